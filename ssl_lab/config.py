@@ -84,7 +84,7 @@ class Knobs(BaseModel):
     freq: Annotated[
         int,
         KnobMeta(
-            group="Predictor", label="every", symbol="freq", unit="steps", source="P table 8", scale="integer",
+            group="Predictor", label="set every", symbol="freq", unit="steps", source="P table 8", scale="integer",
             handy=(1, 50, 1),
         ),
     ] = Field(
@@ -115,7 +115,7 @@ class Knobs(BaseModel):
     )
     symmetry: Annotated[
         SymmetryMode,
-        KnobMeta(group="Symmetry", label="of Wp", symbol="Wp=Wpᵀ", unit="", source="P sec. 3; S", scale="choice"),
+        KnobMeta(group="Symmetry", label="symmetry", symbol="Wp=Wpᵀ", unit="", source="P sec. 3; S", scale="choice"),
     ] = Field(
         default="off",
         description="Off, a penalty on the asymmetry of Wp in the loss, or hard: symmetrised after each step.",
@@ -140,7 +140,7 @@ class Knobs(BaseModel):
     lr_predictor: Annotated[
         float,
         KnobMeta(
-            group="Optimiser", label="predictor's rate", symbol="α·αp", unit="per step", source="P sec. 3",
+            group="Optimiser", label="predictor's", symbol="α·αp", unit="per step", source="P sec. 3",
             scale="log", handy=(-4, 1, 0.1),
         ),
     ] = Field(default=0.03, ge=0.0, le=100.0, description="SGD rate of the predictor.")  # fmt: skip
@@ -157,7 +157,7 @@ class Knobs(BaseModel):
     weight_decay_predictor: Annotated[
         float,
         KnobMeta(
-            group="Optimiser", label="predictor's decay", symbol="ηp", unit="", source="P sec. 3.3",
+            group="Optimiser", label="predictor's", symbol="ηp", unit="", source="P sec. 3.3",
             scale="number", handy=(0.0, 1.0, 0.0001),
         ),
     ] = Field(
