@@ -1,0 +1,540 @@
+"""Data sets by name or path, as uint8 tensors and labels.
+
+``digits`` comes with scikit-learn, ``cifar10``, ``stl10`` and ``fashion-mnist`` are fetched once by torchvision,
+and any folder of ``train/<class>/*`` and ``test/<class>/*`` images is read by its path. A whole set is held in
+memory as uint8: the trainer puts it on the device once and never waits for a loader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_lab.config import DATASETS, FOLDER, DatasetInfo, RunConfig
+from ssl_lab.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+"""Endings, in any case, of the files that a folder's images are in; other files are passed over."""
+FOLDER_LAYOUT = "A folder of images holds train/<class>/* and test/<class>/*, as jpg, jpeg, png, bmp or webp."
+THREADS_FROM = 4096
+"""Mean size of an image file, in bytes, from which several threads decode sooner than one. Below it they only
+take the interpreter's lock from one another: 32x32 JPEGs took 156 us each with two threads and 88 with one
+(n = 1000, two cores, Python 3.11, Pillow 13.0); the two met at about 3 kB."""
+
+_Bytes = npt.NDArray[np.uint8]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels, in one fixed order."""
+
+    images: Tensor
+    """(N, C, H, W) uint8, contiguous, on the CPU."""
+    labels: Tensor
+    """(N,) int64: index into the data set's classes; -1 for an image without a label."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory."""
+
+    info: DatasetInfo
+    """What it is; ``image_size`` and ``channels`` are those of the tensors."""
+    train: Split
+    """What is pre-trained on; labels may be missing (-1)."""
+    labelled: Split
+    """The training images that have labels, for probes: ``train`` itself, or for STL-10 the first part of its
+    memory."""
+    test: Split
+    """Held-out images, all with labels."""
+    classes: tuple[str, ...]
+    """Names of the classes, in the order of the labels."""
+
+
+def load_dataset(config: RunConfig) -> Dataset:
+    """The images of ``config.dataset``, cut to ``train_limit`` and ``test_limit``.
+
+    A limit takes an even share of each class, the first images of each in the set's own order; a class that
+    has fewer leaves its share to the others, and a limit above the size takes all. Of STL-10's training set
+    the labelled images are taken first, then the unlabelled ones. Nothing depends on the run's seed.
+
+    Raises:
+        DataError: the data is missing, broken or cannot be fetched; the message says what, where and what to do.
+    """
+    name = config.dataset
+    if name in _READERS:
+        return _READERS[name](config)
+    return _load_folder(config)
+
+
+# ---------------------------------------------------------------- digits
+
+
+def _load_digits(config: RunConfig) -> Dataset:
+    """scikit-learn's 1797 digits of 8x8 pixels, 0 to 16 brought to 0 to 255.
+
+    They have no official split. Here the images are put in order of class, then of their place in the file, and
+    every fifth, from the first on, is a test image: 1437 to train and 360 to test, each class in proportion.
+    """
+    values, labels = _digits()
+    images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    is_test = np.zeros(len(labels), dtype=bool)
+    is_test[np.argsort(labels, kind="stable")[::5]] = True
+    train = _limited(_split(images[~is_test], labels[~is_test]), config.train_limit)
+    test = _limited(_split(images[is_test], labels[is_test]), config.test_limit)
+    return _dataset(DATASETS["digits"], train, train, test, [str(digit) for digit in range(10)])
+
+
+def _digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Pixels (1797, 64), 0 to 16, and labels (1797,).
+
+    Read from the file inside scikit-learn, since importing it takes seconds; through it if the file has moved.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    if spec is not None and spec.origin is not None:
+        file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1], table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return bunch.data, bunch.target.astype(np.int64)
+
+
+# ---------------------------------------------------------------- torchvision's
+
+
+def _load_cifar10(config: RunConfig) -> Dataset:
+    from torchvision.datasets import CIFAR10
+
+    def read(folder: Path) -> tuple[Split, Split, list[str]]:
+        sets = [CIFAR10(folder, train=train, download=True) for train in (True, False)]
+        # torchvision shows the file's (N, C, H, W) memory as (N, H, W, C); this shows it as it is.
+        train, test = (_split(s.data.transpose(0, 3, 1, 2), s.targets) for s in sets)
+        return train, test, list(sets[0].classes)
+
+    folder = _data_folder(config)
+    inside = folder / CIFAR10.base_folder
+    source = _Source(
+        info=DATASETS["cifar10"],
+        page="https://www.cs.toronto.edu/~kriz/cifar.html",
+        folder=folder,
+        archives=((CIFAR10.filename, CIFAR10.tgz_md5),),
+        parts=(
+            *((inside / name, md5) for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list)),
+            (inside / CIFAR10.meta["filename"], CIFAR10.meta["md5"]),
+        ),
+    )
+    train, test, classes = _fetched(source, read)
+    train, test = _limited(train, config.train_limit), _limited(test, config.test_limit)
+    return _dataset(source.info, train, train, test, classes)
+
+
+def _load_stl10(config: RunConfig) -> Dataset:
+    from torchvision.datasets import STL10
+
+    def read(folder: Path) -> tuple[Split, Split, list[str]]:
+        # One after the other, so that torchvision's own copies of the 2.9 GB are gone in between.
+        train_set = STL10(folder, split="train+unlabeled", download=True)
+        train = _split(_row_major(train_set.data), train_set.labels)
+        classes = list(getattr(train_set, "classes", [])) or list(_STL10_CLASSES)
+        del train_set
+        test_set = STL10(folder, split="test", download=True)
+        return train, _split(_row_major(test_set.data), test_set.labels), classes
+
+    folder = _data_folder(config)
+    inside = folder / STL10.base_folder
+    source = _Source(
+        info=DATASETS["stl10"],
+        page="https://cs.stanford.edu/~acoates/stl10/",
+        folder=folder,
+        archives=((STL10.filename, STL10.tgz_md5),),
+        parts=tuple((inside / name, md5) for name, md5 in (*STL10.train_list, *STL10.test_list)),
+    )
+    train, test, classes = _fetched(source, read)
+    train, test = _limited(train, config.train_limit), _limited(test, config.test_limit)
+    # The labelled images come first, so that they are a part of the same memory.
+    count = int((train.labels >= 0).sum())
+    labelled = Split(train.images[:count], train.labels[:count])
+    return _dataset(source.info, train, labelled, test, classes)
+
+
+def _load_fashion_mnist(config: RunConfig) -> Dataset:
+    from torchvision.datasets import FashionMNIST
+
+    def read(folder: Path) -> tuple[Split, Split, list[str]]:
+        sets = [FashionMNIST(folder, train=train, download=True) for train in (True, False)]
+        train, test = (_split(s.data.numpy()[:, None], s.targets.numpy()) for s in sets)
+        return train, test, list(FashionMNIST.classes)
+
+    # torchvision reads the unpacked files without a checksum, so their sizes are all there is to go by.
+    folder = _data_folder(config) / "FashionMNIST" / "raw"
+    source = _Source(
+        info=DATASETS["fashion-mnist"],
+        page="https://github.com/zalandoresearch/fashion-mnist",
+        folder=folder,
+        archives=tuple(FashionMNIST.resources),
+        parts=tuple((folder / name.removesuffix(".gz"), None) for name, _ in FashionMNIST.resources),
+        root=_data_folder(config),
+    )
+    train, test, classes = _fetched(source, read)
+    train, test = _limited(train, config.train_limit), _limited(test, config.test_limit)
+    return _dataset(source.info, train, train, test, classes)
+
+
+_STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+
+_READERS: dict[str, Callable[[RunConfig], Dataset]] = {
+    "digits": _load_digits,
+    "cifar10": _load_cifar10,
+    "stl10": _load_stl10,
+    "fashion-mnist": _load_fashion_mnist,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Where a data set's files come from and lie, for reading them and for saying what is wrong with them."""
+
+    info: DatasetInfo
+    page: str
+    folder: Path
+    """Where the archives go."""
+    archives: tuple[tuple[str, str], ...]
+    """Name and md5 of each file on the official page."""
+    parts: tuple[tuple[Path, str | None], ...]
+    """What torchvision unpacks from them, with md5; None for a file in idx format."""
+    root: Path | None = None
+    """What torchvision takes as root, if it is not ``folder``."""
+
+
+def _data_folder(config: RunConfig) -> Path:
+    return Path(config.data_dir or os.environ.get("SSL_LAB_DATA") or "data").expanduser().absolute()
+
+
+def _fetched(source: _Source, read: Callable[[Path], _T]) -> _T:
+    """``read(root)``, with every failure told as a DataError."""
+    try:
+        with warnings.catch_warnings():
+            # CIFAR-10's pickles hold NumPy types as Python 2 wrote them.
+            warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+            return read(source.root or source.folder)
+    except MemoryError:
+        raise
+    except Exception as error:  # reading broken files can end in any error at all
+        raise DataError(_diagnosis(source, error)) from error
+
+
+def _diagnosis(source: _Source, error: Exception) -> str:
+    """What is wrong, where, and what to do."""
+    archives = [(source.folder / name, md5) for name, md5 in source.archives]
+    broken = [path for path, md5 in (*archives, *source.parts) if _is_broken(path, md5)]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    names = ", ".join(name for name, _ in source.archives)
+    by_hand = f"Without a network, put {names} from {source.page} into {source.folder} and try again."
+    if broken:
+        files, them = ", ".join(map(str, broken)), "it" if len(broken) == 1 else "them"
+        verb = "is" if len(broken) == 1 else "are"
+        return (
+            f"{source.info.title} cannot be read: {files} {verb} broken (cut short or changed). "
+            f"Delete {them} and try again. {by_hand}"
+        )
+    if all(path.is_file() for path, _ in source.parts):
+        return (
+            f"{source.info.title} cannot be read from {source.folder}: {reason}. Delete its files there and try "
+            f"again. {by_hand}"
+        )
+    return f"{source.info.title} is not in {source.folder} and could not be downloaded: {reason}. {by_hand}"
+
+
+def _is_broken(path: Path, md5: str | None) -> bool:
+    """Whether a file is there but is not what it should be."""
+    try:
+        if not path.is_file():
+            return False
+        if md5 is not None:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != md5
+        # idx: two zero bytes, type 8 (uint8), number of axes, their lengths as big-endian int32, the bytes.
+        with path.open("rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:3] != b"\0\0\x08":
+                return True
+            shape = np.frombuffer(file.read(4 * head[3]), dtype=">i4")
+        return len(shape) != head[3] or path.stat().st_size != 4 + 4 * head[3] + int(np.prod(shape, dtype=np.int64))
+    except (OSError, ValueError):
+        return True
+
+
+def _row_major(images: _Bytes) -> _Bytes:
+    """STL-10's images, kept column by column in the file, turned in place to rows of pixels.
+
+    torchvision only exchanges the axes, and a copy of the whole set in the usual order would take another 2.9 GB.
+    """
+    columns = images.swapaxes(2, 3)
+    if not (columns.flags.c_contiguous and columns.flags.writeable and columns.shape[2] == columns.shape[3]):
+        return np.ascontiguousarray(images)
+    for start in range(0, len(columns), 1000):
+        chunk = columns[start : start + 1000]
+        chunk[:] = chunk.swapaxes(2, 3).copy()
+    return columns
+
+
+# ---------------------------------------------------------------- a folder of images
+
+
+def _load_folder(config: RunConfig) -> Dataset:
+    """Images of ``train/<class>/`` and ``test/<class>/``, in RGB, ``image_size`` pixels wide and high."""
+    folder = Path(config.dataset).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"There is no folder {folder.absolute()}. Take one of {', '.join(DATASETS)}, or the path of a folder. "
+            + FOLDER_LAYOUT
+        )
+    folder = folder.resolve()
+    size = config.image_size or FOLDER.image_size
+    classes = _class_names(folder / "train")
+    _check_same(folder, classes, _class_names(folder / "test"))
+    limits = {"train": config.train_limit, "test": config.test_limit}
+    files: dict[str, list[os.DirEntry[str]]] = {}
+    labels: dict[str, Tensor] = {}
+    for split, limit in limits.items():
+        found = [_image_files(folder / split / name) for name in classes]
+        known = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor([len(f) for f in found]))
+        entries = [entry for one_class in found for entry in one_class]
+        # Only what the run uses is decoded.
+        kept = _even_share(known, limit)
+        files[split] = [entries[k] for k in kept.tolist()]
+        labels[split] = known[kept]
+    images = _cached(
+        place=f"{folder}|{size}|{limits}",
+        fingerprint=_fingerprint(files),
+        size=size,
+        counts={split: len(entries) for split, entries in files.items()},
+        make=lambda: {split: _decoded(entries, size) for split, entries in files.items()},
+    )
+    train, test = (Split(torch.from_numpy(images[split]), labels[split]) for split in ("train", "test"))
+    return _dataset(FOLDER, train, train, test, classes)
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, sorted by name, without hidden files.
+
+    Raises:
+        DataError: it is not there or may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be read: {error.strerror}. {FOLDER_LAYOUT}") from error
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = [entry.name for entry in _visible(folder) if entry.is_dir()]
+    if not names:
+        raise DataError(f"The folder {folder} has no folders of classes in it. {FOLDER_LAYOUT}")
+    return names
+
+
+def _check_same(folder: Path, train: list[str], test: list[str]) -> None:
+    for here, there, names in (("train", "test", set(train) - set(test)), ("test", "train", set(test) - set(train))):
+        if names:
+            raise DataError(
+                f"In {folder} the classes of train and test differ: {', '.join(sorted(names))} in {here} but not in "
+                f"{there}. Both need the same folders."
+            )
+
+
+def _image_files(folder: Path) -> list[os.DirEntry[str]]:
+    files = [e for e in _visible(folder) if os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES and e.is_file()]
+    if not files:
+        raise DataError(
+            f"The class {folder} has no images (jpg, jpeg, png, bmp or webp). Add some, or remove the class from "
+            "both train and test."
+        )
+    return files
+
+
+def _decoded(entries: Sequence[os.DirEntry[str]], size: int) -> _Bytes:
+    """(N, 3, size, size): the images of the files in their order, by a thread for each core if they are large."""
+    images = np.empty((len(entries), 3, size, size), dtype=np.uint8)
+
+    def decode(start: int) -> None:
+        for k in range(start, min(start + 64, len(entries))):
+            images[k] = _decode(entries[k].path, size).transpose(2, 0, 1)
+
+    large = sum(entry.stat().st_size for entry in entries) >= THREADS_FROM * len(entries)
+    pool = ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1) if large else 1)
+    try:
+        for _ in pool.map(decode, range(0, len(entries), 64)):
+            pass
+    finally:
+        # After a broken image there is no point in decoding the rest.
+        pool.shutdown(cancel_futures=True)
+    return images
+
+
+def _decode(path: str, size: int) -> _Bytes:
+    """(size, size, 3): shorter side brought to ``size``, then the middle; untouched if it has that size already.
+
+    Raises:
+        DataError: not an image that Pillow can read, or a broken one.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = _rgb(opened)
+        width, height = image.size
+        if (width, height) != (size, size):
+            # As torchvision's Resize and CenterCrop do it; Pillow's bilinear filter antialiases when it shrinks.
+            short = min(width, height)
+            width, height = max(size, size * width // short), max(size, size * height // short)
+            left, top = round((width - size) / 2), round((height - size) / 2)
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            image = image.crop((left, top, left + size, top + size))
+        return np.asarray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may end in any error on broken bytes
+        raise DataError(f"The image {path} cannot be read: {error}. Replace or delete it, and try again.") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB; what is transparent shows the colour that is stored under it."""
+    if image.mode.startswith("I"):
+        # 16-bit grey; Pillow would clip it at 255.
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        # Straight to RGB Pillow warns.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+# ---------------------------------------------------------------- the cache of decoded folders
+
+
+def _fingerprint(files: dict[str, list[os.DirEntry[str]]]) -> str:
+    """Changes with the name, the size or the time of any file."""
+    digest = hashlib.sha256()
+    for split, entries in files.items():
+        for entry in entries:
+            try:
+                stat = entry.stat()
+            except OSError as error:
+                raise DataError(f"The image {entry.path} cannot be read: {error.strerror}.") from error
+            digest.update(f"{split}|{entry.path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _cached(
+    place: str, fingerprint: str, size: int, counts: dict[str, int], make: Callable[[], dict[str, _Bytes]]
+) -> dict[str, _Bytes]:
+    """``make()``, or what it made before for the same place and fingerprint.
+
+    The cache is one uncompressed .npz for a place, in $SSL_LAB_CACHE or ~/.cache/ssl-lab. It only saves time: a
+    broken file is made anew, and a folder that cannot be written is no error.
+    """
+    key = hashlib.sha256(f"1|{place}".encode(errors="surrogateescape")).hexdigest()[:16]
+    try:
+        folder = Path(os.environ.get("SSL_LAB_CACHE") or "~/.cache/ssl-lab").expanduser()
+    except RuntimeError:  # no home
+        return make()
+    file = folder / f"images-{key}-{fingerprint}.npz"
+    try:
+        # Opened here, since NumPy leaves a broken archive open.
+        with file.open("rb") as opened, np.load(opened) as saved:
+            images = {split: saved[split] for split in counts}
+        shapes = {split: (count, 3, size, size) for split, count in counts.items()}
+        if all(images[s].shape == shapes[s] and images[s].dtype == np.uint8 for s in counts):
+            return images
+    except Exception:  # a broken archive may end in any error; then it is made anew
+        pass
+    images = make()
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _replacing(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **images)  # type: ignore[arg-type]  # the names are none of savez's own
+        # The folder's images changed: what was made of the old ones is of no use any more.
+        for old in folder.glob(f"images-{key}-*.npz"):
+            if old != file:
+                old.unlink(missing_ok=True)
+    return images
+
+
+@contextlib.contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """A new file beside ``file`` that takes its place at the end, or is gone if anything went wrong."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".images-", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- common parts
+
+
+def _split(images: _Bytes, labels: Any) -> Split:
+    """Tensors of arrays (N, C, H, W) and (N,); shares the images' memory where they lie in that order.
+
+    Raises:
+        ValueError: the two do not fit, or there are none.
+    """
+    known = torch.as_tensor(np.asarray(labels).astype(np.int64))
+    if images.dtype != np.uint8 or len(images) == 0 or len(images) != len(known):
+        raise ValueError(f"{len(images)} images and {len(known)} labels do not make a set")
+    if not -1 <= int(known.min()) <= int(known.max()) < 10:
+        raise ValueError("a label is not one of the ten classes")
+    return Split(torch.from_numpy(np.ascontiguousarray(images)), known)
+
+
+def _dataset(info: DatasetInfo, train: Split, labelled: Split, test: Split, classes: Sequence[str]) -> Dataset:
+    _, channels, height, _ = train.images.shape
+    info = dataclasses.replace(info, image_size=height, channels=channels)
+    return Dataset(info=info, train=train, labelled=labelled, test=test, classes=tuple(classes))
+
+
+def _limited(split: Split, limit: int | None) -> Split:
+    if limit is None or limit >= len(split):
+        return split
+    kept = _even_share(split.labels, limit)
+    return Split(split.images[kept], split.labels[kept])
+
+
+def _even_share(labels: Tensor, limit: int | None) -> Tensor:
+    """(min(limit, N),) ascending places: the first ones of every class in turn, unlabelled ones (-1) last."""
+    count = len(labels)
+    if limit is None or limit >= count:
+        return torch.arange(count)
+    known = labels.numpy()
+    by_class = np.argsort(known, kind="stable")
+    ordered = known[by_class]
+    turn = np.empty(count, dtype=np.int64)
+    turn[by_class] = np.arange(count) - np.searchsorted(ordered, ordered)
+    # The last key counts first.
+    chosen = np.lexsort((known, turn, known < 0))[:limit]
+    return torch.from_numpy(np.sort(chosen))
