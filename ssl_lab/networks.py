@@ -1,0 +1,160 @@
+"""Encoders, projector and predictors: the parts of one siamese network.
+
+ResNet-18 follows He et al. 2016 (arXiv 1512.03385) with the two stems that the papers use; projector and
+two-layer predictor are the MLPs of P and S: ``Linear -> BN without scale and shift -> ReLU -> Linear``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lab.config import RunConfig, StemName
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut; (B, C, H, W) -> (B, planes, H/stride, W/stride)."""
+
+    def __init__(self, channels: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels != planes:
+            self.downsample = nn.Sequential(nn.Conv2d(channels, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        out: Tensor = self.relu(y + shortcut)
+        return out
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 without its classifier: (B, C, H, W) -> (B, 8 * width); 512 features at width 64.
+
+    Module names are torchvision's, so that weights can be carried over.
+
+    Args:
+        channels: channels of the images.
+        width: channels of the first stage; the stages have width, 2, 4 and 8 times width.
+        stem: ``small-image`` (3x3, stride 1, no pooling) or ``large-image`` (7x7, stride 2, max-pool).
+    """
+
+    def __init__(self, channels: int, width: int, stem: StemName) -> None:
+        super().__init__()
+        if stem == "small-image":
+            self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+            self.maxpool: nn.Module = nn.Identity()
+        else:
+            self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
+            self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = self._stage(width, width, 1)
+        self.layer2 = self._stage(width, 2 * width, 2)
+        self.layer3 = self._stage(2 * width, 4 * width, 2)
+        self.layer4 = self._stage(4 * width, 8 * width, 2)
+        self.features = 8 * width
+
+    @staticmethod
+    def _stage(channels: int, planes: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(BasicBlock(channels, planes, stride), BasicBlock(planes, planes, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean(dim=(2, 3))
+
+
+class SmallEncoder(nn.Module):
+    """Two 3x3 convolutions for tiny images: (B, C, S, S) -> (B, width * ceil(S / 2)^2); 256 at 8x8, width 16.
+
+    The map is flattened, not averaged: at 8x8 the place of a stroke is what tells digits apart. The stride comes
+    first, which halves the time of a step on a CPU and costs no accuracy on the digits.
+    """
+
+    def __init__(self, channels: int, width: int, image_size: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.features = width * math.ceil(image_size / 2) ** 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return x.flatten(1)
+
+
+def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
+    """``layers`` linear maps with BN (no scale, no shift) and ReLU between: (B, inputs) -> (B, outputs)."""
+    parts: list[nn.Module] = []
+    width = inputs
+    for _ in range(layers - 1):
+        parts += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden, affine=False), nn.ReLU(inplace=True)]
+        width = hidden
+    return nn.Sequential(*parts, nn.Linear(width, outputs))
+
+
+class Network(nn.Module):
+    """Encoder and projector: views (B, C, S, S) -> projections f (B, d). Online and target are of this kind."""
+
+    def __init__(self, encoder: nn.Module, features: int, config: RunConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = mlp(features, config.projector_hidden, config.projector_dim, config.projector_layers)
+        self.features = features
+
+    def forward(self, views: Tensor) -> Tensor:
+        out: Tensor = self.projector(self.encoder(views))
+        return out
+
+    def represent(self, images: Tensor, probe_layers: int) -> Tensor:
+        """What a probe sees: the encoder's output (B, features), or some projector layers on top of it."""
+        out: Tensor = self.encoder(images)
+        # A kept layer is its linear map with the BN and ReLU behind it: three modules.
+        for part in list(self.projector)[: 3 * probe_layers]:
+            out = part(out)
+        return out
+
+
+_ENCODERS: dict[str, Callable[[RunConfig, int, int], nn.Module]] = {
+    "resnet18": lambda config, channels, _: ResNet18(channels, config.width, config.stem),
+    "small": lambda config, channels, size: SmallEncoder(channels, config.width, size),
+}
+
+
+def build_network(config: RunConfig, channels: int, image_size: int, generator: torch.Generator) -> Network:
+    """The online network of ``config`` with fresh weights drawn from ``generator`` (on the CPU)."""
+    # Made on the meta device, so that the global random state is neither read nor moved.
+    with torch.device("meta"):
+        encoder = _ENCODERS[config.encoder](config, channels, image_size)
+        features = int(encoder.features)  # type: ignore[arg-type]
+        network = Network(encoder, features, config)
+    network.to_empty(device="cpu")
+    initialise(network, generator)
+    return network
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draws every weight from ``generator``: He et al. 2015 for convolutions, PyTorch's rule for linear maps."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(part, nn.Linear):
+            bound = 1 / math.sqrt(part.in_features)
+            nn.init.uniform_(part.weight, -bound, bound, generator=generator)
+            if part.bias is not None:
+                nn.init.uniform_(part.bias, -bound, bound, generator=generator)
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.reset_parameters()
