@@ -1,0 +1,445 @@
+"""``ssl-lab``: the command line.
+
+``ssl-lab`` alone opens the bench; ``ssl-lab train`` and ``ssl-lab test`` take the seed's flags in both spellings
+(``--one-layer-predictor`` and ``--one_layer_predictor``).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ssl_lab.config import Knobs, RunConfig, preset
+from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError
+from ssl_lab.store import RunStore, check_name, list_runs, open_run, results_dir
+
+if TYPE_CHECKING:
+    from ssl_lab.evaluation import ProbeResult
+    from ssl_lab.trainer import StepRecord, Trainer
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as a shell expects it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Pre-train a network without labels, probe it with a linear classifier and print the accuracy."""
+
+    name: str
+    """Name of the run; its files go to results/NAME."""
+    model: Literal["byol", "simsiam", "directpred", "directcopy"] | None = None
+    """Method. Give this or --preset."""
+    preset: str | None = None
+    """A named row of the papers' tables, such as simsiam-symmetric-stable."""
+    dataset: str = "digits"
+    """digits, cifar10, stl10, fashion-mnist, or a folder with train/<class>/* and test/<class>/* images."""
+    symmetry: bool = False
+    """Make Wp symmetric after each step (hard symmetry)."""
+    one_layer_predictor: bool = False
+    """One linear layer as predictor."""
+    eigenspace: bool = False
+    """Draw the eigenspace figure at the end (its curves are recorded in any case)."""
+    epochs_pretraining: int = 101
+    """Passes over the training images without labels."""
+    epochs_finetuning: int = 50
+    """Epochs of the linear probe on the frozen encoder."""
+    seed: int = 0
+    """Seed of every random stream."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch_size: int = 128
+    """Images a step; each gives two views."""
+    width: int | None = None
+    """Channels of the encoder's first stage; default 64 for a ResNet-18, 16 for the small encoder."""
+    encoder: Literal["small", "resnet18"] | None = None
+    """Encoder, if not the data set's own."""
+    image_size: int | None = None
+    """Height and width that a folder's images are brought to; default 32."""
+    train_limit: int | None = None
+    """Train on this many images only."""
+    test_limit: int | None = None
+    """Test on this many images only."""
+    data_dir: str | None = None
+    """Folder for downloads; default SSL_LAB_DATA or ./data."""
+    set: tuple[str, ...] = ()
+    """Knobs to start with, such as --set ema=0.99 eps=0.2."""
+    resume: bool = False
+    """Go on with a run that was stopped; its recorded settings count."""
+    overwrite: bool = False
+    """Lose the run of this name that is there."""
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def config(self) -> RunConfig:
+        """The configuration that the flags ask for."""
+        if self.preset is None and self.model is None:
+            raise ConfigError("Say what to train: --model byol|simsiam|directpred|directcopy, or --preset NAME.")
+        if self.preset is not None and self.model is not None:
+            raise ConfigError("Give --model or --preset, not both.")
+        knobs: dict[str, Any] = {}
+        if self.one_layer_predictor and self.model in ("byol", "simsiam"):
+            knobs["predictor"] = "linear"
+        if self.symmetry:
+            knobs["symmetry"] = "hard"
+        knobs |= dict(_assignment(word) for word in self.set)
+        fields = {
+            name: value
+            for name in ("width", "encoder", "image_size", "train_limit", "test_limit", "data_dir")
+            if (value := getattr(self, name)) is not None
+        }
+        return preset(
+            self.preset or self.model or "", dataset=_dataset(self.dataset), knobs=knobs, seed=self.seed,
+            device=self.device, batch_size=self.batch_size, epochs=self.epochs_pretraining, **fields,
+        )  # fmt: skip
+
+    def run(self) -> int:
+        """Trains and probes; gives the exit status."""
+        check_name(self.name)
+        if self.epochs_finetuning < 1:
+            raise ConfigError("The probe needs at least one epoch: --epochs-finetuning 1 or more.")
+        if self.resume and self.overwrite:
+            raise ConfigError("Give --resume or --overwrite, not both.")
+        if self.resume:
+            store = open_run(self.name, self.results)
+            print(f"Going on with {self.name} as it was set up: {_settings(store.config())}.")
+        else:
+            config = self.config()
+            from ssl_lab.trainer import Trainer
+
+            # The data and the device are tried before a file is made, or an old one lost.
+            trainer = Trainer(config)
+            store = RunStore.create(self.name, config, self.results, overwrite=self.overwrite)
+            print(f"{self.name}: {_settings(config)}; {_sizes(trainer)}.")
+        with store:
+            if self.resume:
+                from ssl_lab.trainer import Trainer
+
+                trainer = Trainer(store.config())
+            if not self._pretrain(trainer, store):
+                return INTERRUPTED
+            self._probe(trainer, store)
+            if self.eigenspace:
+                print(f"Eigenspace figure: {draw_eigenspace(store)}")
+        return 0
+
+    def _pretrain(self, trainer: Trainer, store: RunStore) -> bool:
+        from ssl_lab import checkpoint
+        from ssl_lab.drive import drive, fingerprint, resume
+
+        seen = resume(trainer, store)
+        if not self.resume:
+            store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
+        until = (trainer.config.epochs or 0) * trainer.steps_per_epoch
+        with _Progress(trainer, until) as progress, _interruptible() as stop:
+            state = drive(
+                trainer, store, owner="train", until=until, events_seen=seen, stop=stop, on_record=progress.update
+            )
+        if state != "done":
+            print(
+                f"Stopped after {trainer.step_count} of {until} steps; nothing is lost. Go on with: "
+                f"ssl-lab train --name {self.name} --resume"
+            )
+            return False
+        about = {"config": json.loads(trainer.config.model_dump_json()), "step": trainer.step_count}
+        checkpoint.save(store.folder / checkpoint.ENCODER, trainer.online.state_dict(), about)
+        return True
+
+    def _probe(self, trainer: Trainer, store: RunStore) -> None:
+        from ssl_lab import checkpoint
+
+        result = probe(trainer, self.epochs_finetuning)
+        about = {"classes": list(trainer.dataset.classes), "epochs": self.epochs_finetuning}
+        checkpoint.save(store.folder / checkpoint.CLASSIFIER, result.state(), about)
+        store.add_evaluation(trainer.step_count, "probe", result.accuracy_last)
+        print(f"Accuracy: {100 * result.accuracy_last:.2f}%")
+
+
+def probe(trainer: Trainer, epochs: int) -> ProbeResult:
+    """The seed's linear probe on the trainer's frozen encoder (REFERENCE: S, Adam 5e-2 to 5e-4, last epoch)."""
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from ssl_lab.evaluation import SEED_PROBE, linear_probe
+
+    data = trainer.dataset
+    often = 0.1 if sys.stderr.isatty() else 5.0
+    with tqdm(total=epochs, desc="probe", unit="epoch", dynamic_ncols=True, mininterval=often) as bar:
+        return linear_probe(
+            trainer.features(data.labelled.images), data.labelled.labels.to(trainer.device),
+            trainer.features(data.test.images), data.test.labels.to(trainer.device),
+            replace(SEED_PROBE, epochs=epochs), seed=trainer.config.seed, num_classes=len(data.classes),
+            on_epoch=lambda _done, _total: bar.update(),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Test:
+    """Print the accuracy of a trained run on the test images and draw its eigenspace figure."""
+
+    name: str
+    """Name of the run."""
+    only_vis: bool = False
+    """Only draw the figure."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def run(self) -> int:
+        """Tests and draws; gives the exit status."""
+        with open_run(self.name, self.results) as store:
+            if not self.only_vis:
+                print(f"Accuracy: {100 * self._accuracy(store):.2f}%")
+            print(f"Eigenspace figure: {draw_eigenspace(store)}")
+        return 0
+
+    def _accuracy(self, store: RunStore) -> float:
+        from ssl_lab import checkpoint
+        from ssl_lab.evaluation import ProbeResult
+        from ssl_lab.trainer import Trainer
+
+        try:
+            weights, _ = checkpoint.load(store.folder / checkpoint.ENCODER)
+            classifier, _ = checkpoint.load(store.folder / checkpoint.CLASSIFIER)
+        except RunMissingError as error:
+            raise RunMissingError(
+                f"{error} The run {self.name!r} was not trained and probed to its end; go on with: "
+                f"ssl-lab train --name {self.name} --resume"
+            ) from None
+        trainer = Trainer(store.config().model_copy(update={"device": self.device}))
+        trainer.online.load_state_dict(weights)
+        result = ProbeResult.from_state(classifier)
+        labels = trainer.dataset.test.labels
+        predicted = result.predict(trainer.features(trainer.dataset.test.images).cpu())
+        return float((predicted == labels).float().mean())
+
+
+def draw_eigenspace(store: RunStore) -> Path:
+    """Writes the four-panel eigenspace figure of a run's recorded epochs beside its file.
+
+    Raises:
+        RunMissingError: no spectrum was recorded.
+    """
+    import numpy as np
+
+    from ssl_lab.figures import eigenspace_figure, save_figure
+
+    # Of the spectra that a page asked for in between, the figure shows those at the ends of epochs.
+    records = [r for r in store.spectra() if abs(r.epoch - round(r.epoch)) < 1e-9]
+    if not records:
+        raise RunMissingError(f"The run {store.name!r} has not come to the end of an epoch; there is nothing to draw.")
+    spectra = [r.spectrum for r in records]
+    figure = eigenspace_figure(
+        [r.epoch for r in records],
+        np.stack([s.f_eigenvalues for s in spectra]),
+        np.stack([s.wp_eigenvalues for s in spectra]),
+        np.stack([s.alignment for s in spectra]),
+        np.array([s.asymmetry for s in spectra]),
+        np.array([s.effective_rank for s in spectra]),
+        title=store.name,
+    )
+    path = store.folder / "eigenspace.png"
+    save_figure(figure, path)
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """List the runs that are there, newest first."""
+
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def run(self) -> int:
+        """Prints the list; gives the exit status."""
+        runs = list_runs(self.results)
+        if not runs:
+            print(f"No runs in {results_dir(self.results)} yet.")
+            return 0
+        rows = [("NAME", "STATE", "STEP", "EPOCH", "KNN", "PROBE", "PRESET", "DATA")]
+        for run in runs:
+            rows.append((
+                run.name, run.status.state, str(run.status.step), f"{run.status.epoch:.1f}", _percent(run.knn),
+                _percent(run.probe), run.config.preset, Path(run.config.dataset).name,
+            ))  # fmt: skip
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """Serve the notebooks as apps with Voila and open the bench in the browser."""
+
+    port: int | None = None
+    """Port to listen on; default the first free one from 8866."""
+    ip: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets others in, such as a class (there is no password)."""
+    no_browser: bool = False
+    """Do not open a browser, only say where the page is."""
+    theme: Literal["auto", "light", "dark"] = "auto"
+    """Colours; auto as the visitor's system prefers."""
+    max_visitors: int = 40
+    """Pages that may be open at once; further ones are told so."""
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def run(self) -> int:
+        """Serves until stopped; gives the exit status."""
+        try:
+            from lab.serve import serve
+        except ImportError as error:
+            raise SSLLabError(
+                f"The bench needs {error.name}, which is not installed here: pip install ssl-lab with all it asks for. "
+                "ssl-lab train and test work without it."
+            ) from None
+        from ssl_lab.desk import EngineDesk
+
+        folder = results_dir(self.results)
+        desk = EngineDesk(folder)
+        theme = {"light": False, "dark": True, "auto": None}[self.theme]
+        try:
+            serve(
+                folder, port=self.port, ip=self.ip, open_browser=not self.no_browser, dark=theme,
+                max_visitors=self.max_visitors, beside=desk.engine_beside(),
+            )  # fmt: skip
+        finally:
+            desk.close()
+        return 0
+
+
+Subcommand = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Test, tyro.conf.subcommand("test")]
+    | Annotated[Runs, tyro.conf.subcommand("runs")]
+    | Annotated[App, tyro.conf.subcommand("app")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``ssl-lab``; gives the exit status: 0, 2 for what was refused, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # A bare ``ssl-lab``, or one with the app's own flags, opens the bench.
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words = ["app", *words]
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"ssl-lab {version('ssl-lab')}")
+        return 0
+    command: Train | Test | Runs | App = tyro.cli(
+        Subcommand,
+        prog="ssl-lab", args=words, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,),
+    )  # fmt: skip
+    try:
+        return command.run()
+    except SSLLabError as error:
+        print(f"ssl-lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+# ------------------------------------------------------------------ small parts
+
+
+def _assignment(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes KNOB=VALUE, such as ema=0.99, and not {word!r}.")
+    try:
+        value = json.loads(text.lower()) if text.lower() in ("true", "false") else json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    Knobs().changed({name: value})
+    return name, value
+
+
+def _dataset(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.is_dir() else name
+
+
+def _settings(config: RunConfig) -> str:
+    epochs = "no end" if config.epochs is None else f"{config.epochs} epochs"
+    return f"{config.preset} on {config.dataset}, seed {config.seed}, {epochs}"
+
+
+def _sizes(trainer: Trainer) -> str:
+    data = trainer.dataset
+    return (
+        f"{len(data.train.images):,} training and {len(data.test.images):,} test images, "
+        f"{trainer.steps_per_epoch} steps an epoch on {trainer.device}"
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}%"
+
+
+class _Progress:
+    """A bar with step, loss, images/s and the time left, written at most ten times a second."""
+
+    def __init__(self, trainer: Trainer, until: int) -> None:
+        from tqdm import tqdm
+
+        # In a log file a line every few seconds is plenty.
+        often = 0.1 if sys.stderr.isatty() else 5.0
+        self._bar = tqdm(
+            total=until, initial=trainer.step_count, desc="train", unit="step", dynamic_ncols=True, mininterval=often
+        )
+        self._batch = trainer.config.batch_size
+        self._shown, self._last = time.monotonic(), trainer.step_count
+
+    def update(self, record: StepRecord) -> None:
+        now = time.monotonic()
+        if now - self._shown >= 0.5:
+            rate = (record.step - self._last) * self._batch / (now - self._shown)
+            self._shown, self._last = now, record.step
+            self._bar.set_postfix_str(f"loss {record.loss:.4f}, {rate:,.0f} images/s", refresh=False)
+        self._bar.update(record.step - self._bar.n)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+class _interruptible:
+    """Turns the first Ctrl-C (or SIGTERM) into a request to stop at the next step; a second one is a Ctrl-C."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def __enter__(self) -> threading.Event:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self._stop
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        self._stop.set()
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,458 @@
+"""``drive(trainer, store)``: the one loop.
+
+It runs in the foreground of ``ssl-lab train``, in a thread of a notebook's kernel and in the engine process,
+and is the same in all: take commands at a step boundary, log each as a numbered event before it takes effect,
+step, and write what was seen at a cadence in time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ssl_lab import checkpoint
+from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
+from ssl_lab.evaluation import knn_accuracy
+from ssl_lab.store import Command, Event, Metrics, RunState, RunStore
+from ssl_lab.trainer import StepRecord, Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often the loop does what is not stepping; none of it changes a number of the run."""
+
+    flush: float = 0.1
+    """Seconds between writes of the metrics."""
+    live_spectrum: float = 0.15
+    """Seconds between spectra while somebody watches."""
+    watched: float = 15.0
+    """Seconds for which a look of a page counts as watching."""
+    idle_poll: float = 0.02
+    """Seconds between looks for a command while the run stands."""
+    checkpoint: float = 60.0
+    """Seconds between checkpoints."""
+    knn_pause: float = 0.7
+    """Least seconds between kNN evaluations."""
+    knn_share: float = 0.03
+    """Most of the time that kNN evaluations may take."""
+    pause_unwatched: float | None = None
+    """Seconds without a page after which a run pauses; None to go on alone."""
+    sleep_unwatched: float | None = None
+    """Seconds of standing without a page after which the run is saved and let go; None for never."""
+
+
+FOREGROUND = Pace()
+HOSTED = Pace(checkpoint=20.0, pause_unwatched=20.0, sleep_unwatched=600.0)
+
+
+def drive(
+    trainer: Trainer,
+    store: RunStore,
+    *,
+    owner: str,
+    until: int | None = None,
+    running: bool = True,
+    stay: bool = False,
+    events_seen: int = 0,
+    stop: threading.Event | None = None,
+    pace: Pace = FOREGROUND,
+    on_record: Callable[[StepRecord], None] | None = None,
+) -> RunState:
+    """Steps ``trainer`` and writes ``store`` until told to stop; gives the state the run was left in.
+
+    Args:
+        owner: who drives: ``train``, ``engine`` or ``notebook``.
+        until: number of steps after which the run is done; None goes on until told.
+        running: step at once; else wait for a ``run`` or ``step`` command.
+        stay: on failure or at the end, stand and wait for commands instead of returning or raising.
+        events_seen: recorded knob events that the trainer's state holds already, from :func:`resume`; the others
+            are gone through again, each at its step.
+        stop: set it to have the run saved and let go at the next step boundary.
+        pace: cadences.
+        on_record: called after each step, such as by a progress bar.
+
+    Raises:
+        SSLLabError: another process drives the run, or (unless ``stay``) the run failed.
+    """
+    store.claim(owner)
+    loop = _Loop(trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace, on_record)
+    try:
+        return loop.run()
+    finally:
+        loop.leave()
+        store.release()
+
+
+class _Loop:
+    """The state of one call of :func:`drive`."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        store: RunStore,
+        until: int | None,
+        running: bool,
+        stay: bool,
+        events_seen: int,
+        stop: threading.Event,
+        pace: Pace,
+        on_record: Callable[[StepRecord], None] | None,
+    ) -> None:
+        self.trainer, self.store, self.until, self.stay, self.stop = trainer, store, until, stay, stop
+        self.pace, self.on_record = pace, on_record
+        self.state: RunState = "running" if running else "paused"
+        self.message = ""
+        self.budget: int | None = None
+        """Steps left of a ``step`` command; None when running freely."""
+        self.speed: float | None = None
+        self.records: list[StepRecord] = []
+        now = time.monotonic()
+        self.flushed = self.saved = self.spectrum_time = self.meter_time = self.boundary = now
+        self.stood_since = now
+        self.viewer = 0.0
+        self.viewer_seen = time.time()
+        self.meter_step = trainer.step_count
+        self.rate = 0.0
+        self.spectrum_step = -1
+        self.knn_due = 0.0
+        self.knn_step = -1
+        self.event_count = events_seen
+        self.recorded: list[Event] = store.events(after=events_seen)
+        """Events of the record that lie ahead: a run that was cut goes through them again."""
+        self.knobs = trainer.knobs
+        """The knobs as the record has them."""
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self) -> RunState:
+        self._refresh_viewer()
+        self._catch_up()
+        self._snapshot()
+        while True:
+            self._take_commands()
+            if self.stop.is_set():
+                self.state = "done" if self._at_end() else "asleep"
+                return self.state
+            if self.state == "running" and self._at_end():
+                self._stand("done", "")
+                self._evaluate(force=True)
+                if not self.stay:
+                    return self.state
+            if self.state == "running":
+                self._step()
+            else:
+                if self._unwatched(self.pace.sleep_unwatched):
+                    self.state = "asleep"
+                    return self.state
+                time.sleep(self.pace.idle_poll)
+            self._housekeeping()
+
+    def leave(self) -> None:
+        """Leaves the file whole: what was measured, where the run stands, and a checkpoint."""
+        self._flush()
+        self._record_spectrum()
+        self._save()
+        state: RunState = "asleep" if self.state in ("running", "paused") else self.state
+        self.state = state
+        self._write_status()
+
+    def _at_end(self) -> bool:
+        return self.until is not None and self.trainer.step_count >= self.until
+
+    def _catch_up(self) -> None:
+        """Brings a run that was cut back to the end of its record, so that what comes next is added to it."""
+        goal = self.store.last_step()
+        state = self.state
+        while True:
+            while self.recorded and self.recorded[0].step <= self.trainer.step_count:
+                event = self.recorded.pop(0)
+                self.knobs = self.trainer.set(**event.changes)
+                self.event_count = event.number
+            if self.trainer.step_count >= goal or self.stop.is_set() or self.state == "failed":
+                break
+            self.state = "loading"
+            self.message = f"Going again through what is recorded, to step {goal:,}."
+            self._step()
+            self._housekeeping()
+        if self.state == "loading":
+            self.state, self.message = state, ""
+
+    def _step(self) -> None:
+        if self.trainer.knobs is not self.knobs:
+            self._log_foreign_turn()
+        if self.speed is not None:
+            self.boundary = max(self.boundary + 1.0 / self.speed, time.monotonic() - 1.0 / self.speed)
+            while (wait := self.boundary - time.monotonic()) > 0:
+                # Short naps, so that a pause or a knob is not kept waiting at one step per second.
+                time.sleep(min(wait, self.pace.idle_poll))
+                if self.store.changed_elsewhere():
+                    self._take_commands(known_change=True)
+                if self.state != "running" or self.stop.is_set():
+                    return
+                self._housekeeping()
+        try:
+            record = self.trainer.step()
+        except NonFiniteLossError as error:
+            self._fail(str(error), error)
+            return
+        except Exception as error:
+            log.error("The run %s failed", self.store.path, exc_info=True)
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            self._fail(
+                f"The step failed: {type(error).__name__}: {error} (in {last.name}, line {last.lineno} of "
+                f"{last.filename.rsplit('/', 1)[-1]}).",
+                error,
+            )
+            return
+        self.records.append(record)
+        if self.on_record is not None:
+            self.on_record(record)
+        if self.budget is not None:
+            self.budget -= 1
+            if self.budget <= 0:
+                self.budget = None
+                self._stand("paused", "")
+        every = self.trainer.config.spectrum_every or self.trainer.steps_per_epoch
+        if record.step % every == 0:
+            self._record_spectrum()
+
+    def _housekeeping(self) -> None:
+        now = time.monotonic()
+        # On a clock of its own in standing runs: nothing changes there but the heartbeat.
+        if now - self.flushed >= (self.pace.flush if self.state == "running" else 1.0):
+            self._refresh_viewer()
+            self._flush()
+            self._write_status()
+        if self.state == "running" and self._watched() and now - self.spectrum_time >= self.pace.live_spectrum:
+            self._record_spectrum()
+        if self.state == "running" and self.trainer.step_count > 0 and now >= self.knn_due:
+            self._evaluate()
+        if now - self.saved >= self.pace.checkpoint and self.state == "running":
+            self._save()
+        if self.state == "running" and self._unwatched(self.pace.pause_unwatched):
+            self._stand("paused", "Paused, because no page was looking. Run goes on from here.")
+
+    def _stand(self, state: RunState, message: str) -> None:
+        self.state, self.message, self.rate = state, message, 0.0
+        self.stood_since = time.monotonic()
+        self._snapshot()
+
+    def _fail(self, message: str, error: Exception) -> None:
+        self._stand("failed", message)
+        if not self.stay:
+            raise error if isinstance(error, SSLLabError) else SSLLabError(message) from error
+
+    # ------------------------------------------------------------ commands
+
+    def _take_commands(self, known_change: bool = False) -> None:
+        if not known_change and not self.store.changed_elsewhere():
+            return
+        for command in self.store.waiting():
+            try:
+                self._obey(command)
+            except KnobError as error:
+                self.store.answer(command, self.trainer.step_count, refused=str(error))
+            except Exception as error:
+                log.error("A command to the run %s failed", self.store.path, exc_info=True)
+                self.store.answer(command, self.trainer.step_count, refused=f"{type(error).__name__}: {error}")
+
+    def _obey(self, command: Command) -> None:
+        payload, trainer = command.payload, self.trainer
+        if command.kind == "set":
+            self._turn(command)
+            return
+        if command.kind == "run":
+            if self._at_end():
+                raise KnobError("The run is done. Start a new one to go on.")
+            self.budget = None
+            self._go()
+        elif command.kind == "step":
+            count = payload.get("steps", 1)
+            if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 1_000_000:
+                raise KnobError(f"The number of steps cannot be {count!r}: it takes a whole number from 1 to 1000000.")
+            self.budget = count
+            self._go()
+        elif command.kind == "pause":
+            if self.state == "running":
+                self.budget = None
+                self._stand("paused", "")
+        elif command.kind == "speed":
+            speed = payload.get("steps_per_second")
+            if speed is not None and (not isinstance(speed, int | float) or not 0 < speed <= 1e6):
+                raise KnobError(f"The speed cannot be {speed!r}: it takes a number of steps per second, or nothing.")
+            self.speed = speed
+            self.boundary = time.monotonic()
+            self.store.set_status(speed=speed)
+        elif command.kind == "sleep":
+            self.stop.set()
+        else:
+            raise KnobError(f"There is no command {command.kind!r}.")
+        self.store.answer(command, trainer.step_count)
+
+    def _go(self) -> None:
+        self.state, self.message = "running", ""
+        self.viewer_seen = time.time()
+        self.meter_time, self.meter_step = time.monotonic(), self.trainer.step_count
+        self.boundary = time.monotonic()
+        self._write_status()
+
+    def _turn(self, command: Command) -> None:
+        """Turns knobs: checked first, then logged, then done."""
+        trainer, store = self.trainer, self.store
+        now = trainer.knobs
+        wanted = now.changed(command.payload)
+        changes = now.difference(wanted)
+        if not changes:
+            store.answer(command, trainer.step_count)
+            return
+        # The picture just before the rule changes belongs to the old rule.
+        self._flush()
+        self._record_spectrum()
+        before = {name: getattr(now, name) for name in changes}
+        with store.transaction():
+            self.event_count = store.add_event(trainer.step_count, before, changes, command.origin)
+            self.knobs = trainer.set(**changes)
+            store.set_status(knobs=trainer.knobs)
+            store.answer(command, trainer.step_count)
+
+    def _log_foreign_turn(self) -> None:
+        """A notebook called ``trainer.set`` while the loop runs: the record must have it all the same."""
+        changes = self.knobs.difference(self.trainer.knobs)
+        if changes:
+            before = {name: getattr(self.knobs, name) for name in changes}
+            self.event_count = self.store.add_event(self.trainer.step_count, before, changes, "notebook")
+        self.knobs = self.trainer.knobs
+
+    # ------------------------------------------------------------ writing
+
+    def _refresh_viewer(self) -> None:
+        self.viewer = self.store.status().viewer
+        self.viewer_seen = max(self.viewer_seen, self.viewer)
+
+    def _watched(self) -> bool:
+        return time.time() - self.viewer < self.pace.watched
+
+    def _unwatched(self, seconds: float | None) -> bool:
+        if seconds is None:
+            return False
+        return time.time() - self.viewer_seen > seconds and time.monotonic() - self.stood_since > seconds
+
+    def _snapshot(self) -> None:
+        self._flush()
+        self._record_spectrum()
+        self._write_status()
+
+    def _flush(self) -> None:
+        now = time.monotonic()
+        self.flushed = now
+        if self.records:
+            records, self.records = self.records, []
+            rows = [Metrics(r.step, r.epoch, r.loss, r.penalty) for r in records]
+            self.store.add_metrics(row for row in rows if row.loss == row.loss and abs(row.loss) != float("inf"))
+            bad = next((row for row in rows if not abs(row.loss) < float("inf")), None)
+            if bad is not None and self.state == "running":
+                self._fail_late(bad)
+        if self.state == "running" and now - self.meter_time >= 1.0:
+            self.rate = (self.trainer.step_count - self.meter_step) / (now - self.meter_time)
+            self.meter_time, self.meter_step = now, self.trainer.step_count
+
+    def _fail_late(self, bad: Metrics) -> None:
+        error = NonFiniteLossError(
+            f"The loss became {bad.loss} at step {bad.step}, and the weights with it. A learning rate that is too "
+            "high is the usual reason: start again with a lower one."
+        )
+        self._fail(str(error), error)
+
+    def _write_status(self) -> None:
+        self.store.set_status(
+            state=self.state,
+            message=self.message,
+            step=self.trainer.step_count,
+            epoch=self.trainer.epoch,
+            knobs=self.trainer.knobs,
+            steps_per_second=self.rate if self.state == "running" else 0.0,
+        )
+
+    def _record_spectrum(self) -> None:
+        step = self.trainer.step_count
+        self.spectrum_time = time.monotonic()
+        if step == 0 or step == self.spectrum_step:
+            return
+        self.spectrum_step = step
+        try:
+            found = self.trainer.spectrum()
+        except ValueError as error:
+            log.warning("No spectrum at step %d: %s", step, error)
+            return
+        self.store.add_spectrum(step, self.trainer.epoch, found)
+
+    def _evaluate(self, force: bool = False) -> None:
+        """kNN on a part of the images, at a cadence that keeps it a small share of the time."""
+        if self.trainer.step_count == self.knn_step and not force:
+            return
+        begun = time.monotonic()
+        self.knn_step = self.trainer.step_count
+        self.store.add_evaluation(self.trainer.step_count, "knn", quick_knn(self.trainer))
+        cost = time.monotonic() - begun
+        self.knn_due = time.monotonic() + max(self.pace.knn_pause, cost / self.pace.knn_share)
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        state = self.trainer.state_dict()
+        checkpoint.save_state(self.store.folder / checkpoint.CHECKPOINT, state, self.event_count)
+
+
+KNN_IMAGES = (1_500, 500)
+"""Most training and test images that the live kNN looks at: enough for a curve, and quick on two cores."""
+
+
+def quick_knn(trainer: Trainer, k: int = 20) -> float:
+    """kNN accuracy in [0, 1] on the first images of the sets (an even share of each class); changes nothing."""
+    data = trainer.dataset
+    parts = []
+    for split, most in ((data.labelled, KNN_IMAGES[0]), (data.test, KNN_IMAGES[1])):
+        stride = max(1, len(split.labels) // most)
+        parts.append(
+            (trainer.features(split.images[::stride][:most]), split.labels[::stride][:most].to(trainer.device))
+        )
+    (bank, bank_labels), (queries, query_labels) = parts
+    return knn_accuracy(bank, bank_labels, queries, query_labels, k=k, num_classes=len(data.classes))
+
+
+def resume(trainer: Trainer, store: RunStore) -> int:
+    """Brings a fresh trainer to the run's last checkpoint; without one it stays at step 0.
+
+    Gives the number of knob events that the state has seen, for :func:`drive`.
+    """
+    path = store.folder / checkpoint.CHECKPOINT
+    seen = 0
+    if path.is_file():
+        state, seen = checkpoint.load_state(path)
+        trainer.load_state_dict(state)
+    return seen
+
+
+def fingerprint(trainer: Trainer) -> dict[str, Any]:
+    """What a number of the run may depend on besides its config: versions, device, threads."""
+    import platform
+
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": str(trainer.device),
+        "device_name": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "",
+        "machine": platform.machine(),
+        "threads": trainer.threads or torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    return dict(json.loads(json.dumps(found)))

@@ -1,0 +1,159 @@
+"""The engine process: one torch that steps the runs of everybody, so that a page's kernel stays light.
+
+``python -m ssl_lab.engine --results DIR``. Pages leave requests in ``DIR/engine.sqlite``; the engine gives each
+run a thread that calls :func:`ssl_lab.drive.drive`. What a page needs to know of the engine is in
+:mod:`ssl_lab.desk`, which does not import torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ssl_lab.desk import EngineDesk
+from ssl_lab.errors import SSLLabError
+from ssl_lab.store import RunStore, open_run, results_dir
+
+if TYPE_CHECKING:
+    from ssl_lab.datasets import Dataset
+
+log = logging.getLogger("ssl_lab.engine")
+
+
+class Engine:
+    """Hosts many runs, each in a thread of its own, over one results folder."""
+
+    def __init__(self, results: Path, desk: EngineDesk) -> None:
+        self.results, self.desk = results, desk
+        self.stop = threading.Event()
+        self._threads: dict[str, threading.Thread] = {}
+        self._datasets: dict[tuple[object, ...], Dataset] = {}
+        self._building = threading.Lock()
+
+    def serve(self, poll: float = 0.05) -> None:
+        """Takes requests until :attr:`stop` is set, then has every run saved and let go."""
+        while not self.stop.is_set():
+            for request in self.desk.take_requests():
+                self.host(request)
+            time.sleep(poll)
+        for thread in list(self._threads.values()):
+            thread.join(timeout=30.0)
+
+    def beat(self) -> None:
+        """Says once a second that the engine lives, from a thread: loading torch takes longer than patience does."""
+        while not self.stop.wait(1.0):
+            self.desk.beat(sum(thread.is_alive() for thread in list(self._threads.values())))
+
+    def host(self, name: str) -> None:
+        """Wakes the run ``name`` if it is not awake already."""
+        thread = self._threads.get(name)
+        if thread is not None and thread.is_alive():
+            return
+        thread = threading.Thread(target=self._run, args=(name,), name=f"run-{name}", daemon=True)
+        self._threads[name] = thread
+        thread.start()
+
+    def _run(self, name: str) -> None:
+        try:
+            store = open_run(name, self.results)
+        except SSLLabError as error:
+            self.desk.complain(str(error))
+            return
+        with store:
+            try:
+                self._drive(store)
+            except SSLLabError as error:
+                store.set_status(state="failed", message=str(error))
+            except Exception as error:
+                log.exception("The run %s could not be hosted", name)
+                store.set_status(state="failed", message=f"The run stopped: {type(error).__name__}: {error}")
+
+    def _drive(self, store: RunStore) -> None:
+        from ssl_lab.drive import HOSTED, drive, fingerprint, resume
+        from ssl_lab.trainer import Trainer
+
+        if store.driven():
+            return
+        fresh = store.status().state == "queued"
+        config = store.config()
+        store.set_status(state="loading", message=f"Loading {config.dataset}.")
+        # One at a time: several visitors who open the same data set at once share one copy of it.
+        with self._building:
+            trainer = Trainer(config, self._datasets.get(self._data_key(store)))
+            self._datasets.setdefault(self._data_key(store), trainer.dataset)
+        seen = resume(trainer, store)
+        if fresh:
+            store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
+        until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
+        # A run that was stopped by whatever reason stands still until somebody says go.
+        drive(
+            trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen, stop=self.stop,
+            pace=HOSTED,
+        )  # fmt: skip
+
+    @staticmethod
+    def _data_key(store: RunStore) -> tuple[object, ...]:
+        c = store.config()
+        return (c.dataset, c.data_dir, c.image_size, c.train_limit, c.test_limit)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``python -m ssl_lab.engine``; gives the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m ssl_lab.engine", description=__doc__)
+    parser.add_argument("--results", default=None, help="folder of the runs (default: SSL_LAB_RESULTS or ./results)")
+    parser.add_argument("--parent", type=int, default=None, help="process to end with")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    results = results_dir(options.results)
+    desk = EngineDesk(results)
+    if not desk.take_seat():
+        print(f"An engine is already serving {results}.", file=sys.stderr)
+        return 0
+    engine = Engine(results, desk)
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        engine.stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, end)
+    desk.beat(0, message="Loading torch.")
+    threading.Thread(target=engine.beat, name="beat", daemon=True).start()
+    if options.parent is not None:
+        threading.Thread(target=_end_with, args=(options.parent, engine.stop), daemon=True).start()
+    # Threads that wait for each other must not keep the cores from the pages' kernels and the browser.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from ssl_lab import drive  # noqa: F401  (loaded now, so that the first run need not wait for it)
+    from ssl_lab.config import preset
+    from ssl_lab.trainer import Trainer
+
+    # The first step of a process loads half of torch: let the engine wait for it and not the first visitor.
+    Trainer(preset("directpred")).step()
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    desk.introduce(device=device, torch=str(torch.__version__))
+    try:
+        engine.serve()
+    finally:
+        desk.leave_seat()
+    return 0
+
+
+def _end_with(parent: int, stop: threading.Event) -> None:
+    """Sets ``stop`` when the process that started the engine is gone, however it went."""
+    while not stop.is_set():
+        if os.getppid() != parent:
+            stop.set()
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

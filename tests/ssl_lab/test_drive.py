@@ -1,0 +1,266 @@
+"""The one loop: commands at step boundaries, events before they take effect, cuts that lose nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_lab import RunStore, Trainer
+from ssl_lab.checkpoint import CHECKPOINT
+from ssl_lab.drive import Pace, drive, resume
+from ssl_lab.errors import NonFiniteLossError, SSLLabError
+from ssl_lab.store import Command, open_run
+from tests.ssl_lab.conftest import small_config
+
+Make = Callable[..., Trainer]
+
+
+class Driven:
+    """A run driven in a thread, and what a page would do to it."""
+
+    def __init__(self, trainer: Trainer, folder: Path, name: str = "run", **options: Any) -> None:
+        self.trainer, self.stop, self.error = trainer, threading.Event(), None
+        RunStore.create(name, trainer.config, folder).close()
+        self.page = open_run(name, folder)
+        self.thread = threading.Thread(
+            target=self._run, args=(folder, name, {"running": False, "stay": True} | options)
+        )
+        self.thread.start()
+
+    def _run(self, folder: Path, name: str, options: dict[str, Any]) -> None:
+        with open_run(name, folder) as store:
+            try:
+                drive(self.trainer, store, owner="notebook", stop=self.stop, **options)
+            except SSLLabError as error:
+                self.error = error
+
+    def ask(self, kind: Any, payload: dict[str, Any] | None = None) -> Command:
+        number = self.page.send(kind, payload)
+        return wait_for(lambda: (c := self.page.command(number)).state != "waiting" and c)
+
+    def steps(self, count: int) -> None:
+        goal = self.page.status().step + count
+        self.ask("step", {"steps": count})
+        wait_for(lambda: self.page.status().state != "running" and self.page.status().step == goal)
+
+    def __enter__(self) -> Driven:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join(timeout=60)
+        assert not self.thread.is_alive()
+        self.page.close()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.005)
+    raise AssertionError("it did not come to pass")
+
+
+def test_a_foreground_run_is_recorded_whole(make_trainer: Make, tmp_path: Path) -> None:
+    trainer, twin = make_trainer(), make_trainer()
+    seen = []
+    with RunStore.create("run", trainer.config, tmp_path) as store:
+        assert drive(trainer, store, owner="train", until=100, on_record=lambda r: seen.append(r.step)) == "done"
+        assert seen == list(range(1, 101))
+        assert store.losses().tolist() == [twin.step().loss for _ in range(100)]
+        status = store.status()
+        assert (status.state, status.step, status.pid) == ("done", 100, None)
+        assert status.epoch == pytest.approx(100 / 44)
+        # At the end of each epoch, and at the end.
+        assert [r.step for r in store.spectra()] == [44, 88, 100]
+        ours, theirs = store.spectra()[-1].spectrum, twin.spectrum()
+        np.testing.assert_allclose(ours.f_eigenvalues, theirs.f_eigenvalues, rtol=1e-6, atol=1e-6)
+        assert ours.effective_rank == theirs.effective_rank
+        knn = store.newest_evaluation("knn")
+        assert knn is not None
+        assert knn[0] == 100
+        assert 0.3 < knn[1] <= 1.0
+
+
+def test_watching_changes_no_number(make_trainer: Make, tmp_path: Path) -> None:
+    often = Pace(flush=0.0, live_spectrum=0.0, watched=1e9, knn_pause=0.0, knn_share=1.0, checkpoint=0.0)
+    losses = []
+    for name, pace in (("plain", Pace()), ("watched", often)):
+        with RunStore.create(name, small_config(), tmp_path) as store:
+            store.touch_viewer()
+            drive(make_trainer(), store, owner="train", until=60, pace=pace)
+            losses.append(store.losses())
+            spectra = len(store.spectra())
+    assert spectra == 60
+    assert np.array_equal(losses[0], losses[1])
+
+
+def test_transport(make_trainer: Make, tmp_path: Path) -> None:
+    with Driven(make_trainer(), tmp_path) as run:
+        wait_for(lambda: run.page.status().state == "paused")
+        assert run.page.status().step == 0
+        run.steps(1)
+        run.steps(10)
+        assert run.page.last_step() == 11
+        run.ask("run")
+        wait_for(lambda: run.page.status().step > 30)
+        run.ask("pause")
+        stood = wait_for(lambda: run.page.status().state == "paused" and run.page.status().step)
+        assert run.page.last_step() == stood
+        assert "whole number" in run.ask("step", {"steps": 0}).answer
+        assert "'nonsense'" in run.ask("nonsense").answer
+        assert "steps per second" in run.ask("speed", {"steps_per_second": -1}).answer
+        run.steps(2)
+        assert run.page.last_step() == stood + 2
+
+
+def test_speed_is_held_and_a_pause_does_not_wait_for_it(make_trainer: Make, tmp_path: Path) -> None:
+    with Driven(make_trainer(), tmp_path) as run:
+        run.ask("speed", {"steps_per_second": 0.01})
+        assert run.page.status().speed == 0.01
+        run.ask("run")
+        run.ask("pause")  # would take 100 s if the wait were not cut short
+        wait_for(lambda: run.page.status().state == "paused")
+        assert run.page.status().step <= 1
+        run.ask("speed", {"steps_per_second": None})
+        run.steps(5)
+
+
+def test_a_turned_knob_is_an_event_and_takes_effect_at_the_next_step(make_trainer: Make, tmp_path: Path) -> None:
+    twin = make_trainer()
+    with Driven(make_trainer(), tmp_path) as run:
+        run.steps(5)
+        assert run.ask("set", {"predictor": "none", "ema": 0.5}).state == "done"
+        assert run.page.status().knobs.predictor == "none"
+        (event,) = run.page.events()
+        assert (event.number, event.step, event.origin) == (1, 5, "page")
+        assert event.changes == {"predictor": "none", "ema": 0.5}
+        assert event.before == {"predictor": "directpred", "ema": 0.996}
+        run.steps(5)
+        # The same value again is no event.
+        assert run.ask("set", {"ema": 0.5}).state == "done"
+        assert len(run.page.events()) == 1
+        losses = run.page.losses().tolist()
+    expected = [twin.step().loss for _ in range(5)]
+    twin.set(predictor="none", ema=0.5)
+    assert losses == expected + [twin.step().loss for _ in range(5)]
+
+
+def test_a_refused_knob_changes_nothing_and_says_why(make_trainer: Make, tmp_path: Path) -> None:
+    with Driven(make_trainer(), tmp_path) as run:
+        run.steps(2)
+        before = run.page.status().knobs
+        refused = run.ask("set", {"lr": 0.5, "ema": 2})
+        assert refused.state == "refused"
+        assert "'ema'" in refused.answer
+        assert run.page.status().knobs == before
+        assert run.page.events() == []
+        run.steps(1)
+
+
+def test_a_knob_turned_in_the_notebook_is_on_record(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    with Driven(trainer, tmp_path) as run:
+        run.steps(3)
+        trainer.set(ema=0.25)
+        run.steps(1)
+        (event,) = run.page.events()
+        assert (event.step, event.changes, event.origin) == (3, {"ema": 0.25}, "notebook")
+
+
+def test_a_run_that_was_stopped_goes_on_bit_equal(make_trainer: Make, tmp_path: Path) -> None:
+    twin = make_trainer()
+    with Driven(make_trainer(), tmp_path) as run:
+        run.steps(20)
+        run.ask("set", {"predictor": "mlp"})
+        run.steps(10)
+    with open_run("run", tmp_path) as store:
+        assert store.status().state == "asleep"
+        again = make_trainer()
+        seen = resume(again, store)
+        assert (seen, again.step_count, again.knobs.predictor) == (1, 30, "mlp")
+        drive(again, store, owner="train", until=50, events_seen=seen)
+        losses = store.losses().tolist()
+    expected = [twin.step().loss for _ in range(20)]
+    twin.set(predictor="mlp")
+    assert losses == expected + [twin.step().loss for _ in range(30)]
+
+
+def test_a_run_that_was_killed_goes_through_its_events_again(make_trainer: Make, tmp_path: Path) -> None:
+    """As after kill -9: the record is ahead of the checkpoint, or there is none."""
+    with Driven(make_trainer(), tmp_path) as run:
+        run.steps(10)
+        run.ask("set", {"predictor": "none"})
+        run.steps(10)
+        run.ask("set", {"predictor": "linear", "ema": 0.9})
+        run.steps(10)
+        losses = run.page.losses().tolist()
+    (tmp_path / "run" / CHECKPOINT).unlink()
+    with open_run("run", tmp_path) as store:
+        waiting = store.send("set", {"lr": 0.01})  # left by a page while nobody drove
+        again = make_trainer()
+        assert resume(again, store) == 0
+        drive(again, store, owner="train", until=40, events_seen=0)
+        assert store.losses().tolist()[:30] == losses
+        assert [event.step for event in store.events()][:2] == [10, 20]
+        assert len(store.events()) == 3
+        assert store.command(waiting).state == "done"
+        assert again.knobs.lr == 0.01
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_word(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer("byol")
+    with Driven(trainer, tmp_path) as run:
+        run.steps(3)
+        with torch.no_grad():
+            trainer.online.projector[-1].weight.fill_(float("nan"))
+        run.ask("run")
+        status = wait_for(lambda: (s := run.page.status()).state == "failed" and s)
+        assert "nan" in status.message
+        assert "step 4" in status.message
+        assert status.step == 3
+        assert run.page.last_step() == 3
+        assert run.thread.is_alive()
+    broken = make_trainer("byol")
+    with torch.no_grad():
+        broken.online.projector[-1].weight.fill_(float("nan"))
+    with RunStore.create("foreground", broken.config, tmp_path) as store:
+        with pytest.raises(NonFiniteLossError):
+            drive(broken, store, owner="train", until=10)
+        assert store.status().state == "failed"
+        assert store.status().pid is None
+
+
+def test_two_cannot_drive_one_run(make_trainer: Make, tmp_path: Path) -> None:
+    with Driven(make_trainer(), tmp_path) as run:
+        run.steps(1)
+        with pytest.raises(SSLLabError, match="already being driven"):
+            drive(make_trainer(), run.page, owner="train", until=5)
+        run.steps(1)
+
+
+def test_a_run_that_nobody_watches_pauses_and_sleeps(make_trainer: Make, tmp_path: Path) -> None:
+    pace = Pace(pause_unwatched=0.2, sleep_unwatched=0.2, flush=0.01)
+    with Driven(make_trainer(), tmp_path, pace=pace) as run:
+        run.ask("run")
+        wait_for(lambda: not run.thread.is_alive())
+        status = run.page.status()
+        assert (status.state, status.pid) == ("asleep", None)
+        assert status.step > 0
+        assert (tmp_path / "run" / CHECKPOINT).is_file()
+
+
+def test_the_end_is_the_end(make_trainer: Make, tmp_path: Path) -> None:
+    with Driven(make_trainer(), tmp_path, until=5) as run:
+        run.ask("run")
+        wait_for(lambda: run.page.status().state == "done")
+        assert "done" in run.ask("run").answer
+        assert run.page.last_step() == 5
