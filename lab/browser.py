@@ -1,0 +1,44 @@
+"""``Browser``: the lab's eyes in the page. Is anybody looking, at which address, how wide, how dark, which key?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import anywidget
+import traitlets as t
+
+
+class Browser(anywidget.AnyWidget):
+    """Tells Python about the page that shows it, and the page what Python has to say; draws nothing.
+
+    Keys arrive as a custom message, ``browser.on_msg(lambda browser, content, buffers: ...)`` with ``content`` being
+    ``{"key": "run_pause"}`` for the space bar and ``{"key": "step"}`` for the full stop. Under Voila the whole page
+    listens; elsewhere only the enclosing element of class ``ssl-bench``. A key typed into a field, or the space bar on
+    a button, stays with it.
+    """
+
+    _esm: ClassVar[Any] = Path(__file__).parent / "static" / "browser.js"
+
+    query: Any = t.Dict(default_value=None, allow_none=True, help="The parameters in the page's address.").tag(
+        sync=True, echo_update=False
+    )
+    """``None`` until a page has shown the widget, so that an address without parameters is a change too. Stays as the
+    page was opened; always empty under JupyterLab, whose address is not ours."""
+
+    visible: Any = t.Bool(True, help="Whether the page's tab is in front.").tag(sync=True, echo_update=False)
+
+    alive: Any = t.Int(0, help="Heartbeat: goes up every 2 s while the tab is in front, every 10 s while hidden.").tag(
+        sync=True, echo_update=False
+    )
+    """Browsers slow a hidden tab's timers down, some to once a minute: no beat for 90 s means that the page is gone."""
+
+    width: Any = t.Int(0, help="Width of the window in CSS pixels; 0 until known.").tag(sync=True, echo_update=False)
+
+    dark: Any = t.Bool(False, help="Whether the page's theme is dark.").tag(sync=True, echo_update=False)
+
+    run: Any = t.Unicode("", help="Name of the run; under Voila the page's address becomes ?run=NAME.").tag(sync=True)
+
+    title: Any = t.Unicode("", help="Title of the page, under Voila.").tag(sync=True)
+
+    announce: Any = t.Unicode("", help="What a screen reader shall read out when it has time.").tag(sync=True)

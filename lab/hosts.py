@@ -1,0 +1,160 @@
+"""Who steps the runs of a bench: a thread of this kernel, or the engine process."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ssl_lab.config import RunConfig
+from ssl_lab.desk import EngineDesk
+from ssl_lab.errors import SSLLabError
+from ssl_lab.store import RunStore, free_name, open_run
+
+if TYPE_CHECKING:
+    from ssl_lab.trainer import Trainer
+
+
+class Host(Protocol):
+    """Makes runs and keeps them awake."""
+
+    results: Path
+
+    def start(self, config: RunConfig) -> RunStore:
+        """A new run that stands at step 0 and waits for commands."""
+
+    def wake(self, store: RunStore) -> None:
+        """Has the run awake, so that it takes commands."""
+
+    def enter(self, most: int | None) -> bool:
+        """Says that the page is here; False if there is no room for it."""
+
+    def trouble(self, store: RunStore) -> str:
+        """What is wrong with the host itself, in words; empty if nothing is."""
+
+    def waiting_for(self) -> str:
+        """What a person has to wait for, in words; empty if for nothing."""
+
+    def restart(self) -> None:
+        """Starts what is gone again."""
+
+    def close(self) -> None:
+        """Lets go of everything."""
+
+
+class EngineHost:
+    """The engine process of a results folder; this kernel never imports torch."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.desk = EngineDesk(results)
+        self._visitor = uuid.uuid4().hex
+        self._wanted = False
+
+    def start(self, config: RunConfig) -> RunStore:
+        store = RunStore.create(free_name(config.preset, self.results), config, self.results)
+        self.wake(store)
+        return store
+
+    def wake(self, store: RunStore) -> None:
+        self._wanted = True
+        self.desk.ensure_engine()
+        self.desk.ask(store.name)
+
+    def enter(self, most: int | None) -> bool:
+        return self.desk.enter(self._visitor, most)
+
+    def trouble(self, store: RunStore) -> str:
+        status = self.desk.status()
+        if (self._wanted or store.status().owner == "engine") and not status.alive:
+            return (
+                f"The engine has not answered for {status.silence:.0f} s. Nothing recorded is lost: start it again, "
+                "and the run goes on from its last checkpoint."
+            )
+        return "" if status.device == "" else status.message
+
+    def waiting_for(self) -> str:
+        status = self.desk.status()
+        return "The engine is starting (it loads torch)." if status.alive and not status.device else ""
+
+    def restart(self) -> None:
+        self.desk.ensure_engine()
+
+    def close(self) -> None:
+        self.desk.leave(self._visitor)
+        self.desk.close()
+
+
+class KernelHost:
+    """A thread of this kernel for each run; the first is of a trainer that the notebook made."""
+
+    def __init__(self, trainer: Trainer, results: Path) -> None:
+        self.results = results
+        self.trainer = trainer
+        self._first: Trainer | None = trainer
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, config: RunConfig) -> RunStore:
+        name = free_name(config.preset, self.results)
+        store = RunStore.create(name, config, self.results)
+        first, self._first = self._first, None
+        thread = threading.Thread(target=self._drive, args=(name, config, first), name=f"run-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return store
+
+    def _drive(self, name: str, config: RunConfig, trainer: Trainer | None) -> None:
+        from ssl_lab.drive import FOREGROUND, drive, fingerprint
+        from ssl_lab.trainer import Trainer
+
+        with open_run(name, self.results) as store:
+            try:
+                if trainer is None:
+                    store.set_status(state="loading", message=f"Loading {config.dataset}.")
+                    # The images in memory serve again if the new run is on the same ones.
+                    data = self.trainer.dataset if _same_data(config, self.trainer.config) else None
+                    trainer = Trainer(config, data)
+                    self.trainer = trainer
+                store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
+                turned = config.knobs.difference(trainer.knobs)
+                if turned:
+                    before = {name: getattr(config.knobs, name) for name in turned}
+                    store.add_event(trainer.step_count, before, turned, "notebook")
+                until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
+                drive(
+                    trainer, store, owner="notebook", until=until, running=False, stay=True,
+                    events_seen=int(bool(turned)), stop=self._stop, pace=FOREGROUND,
+                )  # fmt: skip
+            except SSLLabError as error:
+                store.set_status(state="failed", message=str(error))
+            except Exception as error:
+                store.set_status(state="failed", message=f"The run stopped: {type(error).__name__}: {error}")
+                raise
+
+    def wake(self, store: RunStore) -> None:
+        if not store.driven():
+            raise SSLLabError(f"The run {store.name!r} is not of this notebook; it can be looked at, not steered.")
+
+    def enter(self, most: int | None) -> bool:
+        return True
+
+    def trouble(self, store: RunStore) -> str:
+        return ""
+
+    def waiting_for(self) -> str:
+        return ""
+
+    def restart(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=30.0)
+
+
+def _same_data(a: RunConfig, b: RunConfig) -> bool:
+    names = ("dataset", "data_dir", "image_size", "train_limit", "test_limit")
+    return all(getattr(a, name) == getattr(b, name) for name in names)

@@ -1,0 +1,106 @@
+"""What all panels share: a figure with two axes that fills its place, and a caption that says how to read it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import bqplot as bq
+import ipywidgets as w
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lab.view import RunView
+
+# Okabe and Ito's colours, told apart by colour-blind eyes and on white as on black.
+NOW = "#2a8fd4"
+MARK = "#d55e00"
+THEORY = "#009e73"
+
+
+def float32(values: ArrayLike) -> NDArray[np.float32]:
+    """As bqplot sends it: contiguous, four bytes a number."""
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+class Panel(ABC):
+    """One picture of a run. Subclasses make ``marks`` and draw a view in :meth:`update`.
+
+    Only the publisher's thread calls :meth:`update`.
+    """
+
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+
+    def __init__(self, x: bq.Scale, y: bq.Scale, marks: list[bq.Mark]) -> None:
+        self.x, self.y = x, y
+        self.axis_x = bq.Axis(scale=x, label=self.x_label, grid_lines="none", label_offset="30px")
+        self.axis_y = bq.Axis(scale=y, label=self.y_label, side="left", label_offset="44px")
+        for scale in (x, y):
+            scale.allow_padding = False
+            self.set_range(scale, scale.min, scale.max)
+        self.figure = bq.Figure(
+            marks=marks,
+            axes=[self.axis_x, self.axis_y],
+            animation_duration=0,
+            fig_margin={"top": 10, "bottom": 40, "left": 60, "right": 16},
+            padding_x=0.0,
+            padding_y=0.0,
+            min_aspect_ratio=0.1,
+            max_aspect_ratio=20,
+            layout=w.Layout(width="100%", height="210px", min_width="0"),
+        )
+        self.heading = w.HTML(f"<h3>{self.title}</h3>")
+        self.note = w.HTML(f"<p>{self.caption}</p>")
+        self.widget = w.VBox([self.heading, self.figure, self.note])
+        self.widget.add_class("ssl-panel")
+
+    def set_range(self, scale: bq.Scale, low: float, high: float) -> None:
+        """Moves an axis' ends and its ticks, in one message each and only if they changed."""
+        axis = self.axis_x if scale is self.x else self.axis_y
+        if scale.min == low and scale.max == high and axis.tick_values is not None:
+            return
+        logarithmic = isinstance(scale, bq.LogScale)
+        with axis.hold_sync():
+            axis.tick_values = decades(low, high) if logarithmic else ticks(low, high)
+            axis.tick_format = ".0e" if logarithmic else "~g"
+        with scale.hold_sync():
+            scale.min, scale.max = low, high
+
+    @abstractmethod
+    def update(self, view: RunView) -> None:
+        """Draws the view."""
+
+    def close(self) -> None:
+        """Frees the widgets in the browser."""
+        for part in (*self.figure.marks, self.axis_x, self.axis_y, self.x, self.y, self.figure):
+            part.close()
+        for part in (self.heading, self.note, self.widget):
+            part.close()
+
+
+def ticks(low: float, high: float, most: int = 6) -> NDArray[np.float64]:
+    """At most ``most`` round numbers from low to high.
+
+    >>> ticks(-0.2, 1.05).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    power = 10.0 ** np.floor(np.log10((high - low) / most))
+    step = next(s * power for s in (1, 2, 5, 10, 20, 50) if (high - low) / (s * power) < most)
+    numbers = np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1)
+    return np.asarray(np.round(numbers * step, 12), dtype=np.float64)
+
+
+def decades(low: float, high: float, most: int = 5) -> NDArray[np.float64]:
+    """Powers of ten from low to high, every second or third one if there are many."""
+    first, last = round(np.log10(low)), round(np.log10(high))
+    return np.asarray(10.0 ** np.arange(first, last + 1, 1 + (last - first) // most))
+
+
+def round_up(value: float) -> float:
+    """The next of 1, 1.5, 2, 3, 5, 7.5, 10 times a power of ten: a range that does not jump at every tick."""
+    if not value > 0:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(next(step * power for step in (1, 1.5, 2, 3, 5, 7.5, 10) if step * power >= value * (1 - 1e-9)))

@@ -1,0 +1,153 @@
+"""Curves over the steps of a run, with a mark at each step where a knob was turned."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import bqplot as bq
+import numpy as np
+
+from lab.panels.base import MARK, NOW, Panel, float32, round_up
+from lab.view import Curve, RunView
+
+MARKS = 60
+"""Most events marked in a panel; the list under the panels has them all."""
+
+
+class _Over(Panel):
+    """One curve over the steps."""
+
+    x_label = "step"
+    points = False
+
+    def __init__(self, low: float, high: float) -> None:
+        x, y = bq.LinearScale(min=0.0, max=100.0), bq.LinearScale(min=low, max=high)
+        self.line = bq.Lines(
+            x=float32([0, 1]), y=float32([0, 0]), scales={"x": x, "y": y}, colors=[NOW], stroke_width=2, visible=False
+        )
+        # A scale of its own, so that the marks reach from bottom to top wherever the curve is.
+        height = bq.LinearScale(min=0.0, max=1.0)
+        self.marks = bq.Lines(
+            x=float32([[0, 0], [0, 0]]), y=float32([[0, 1], [0, 1]]), scales={"x": x, "y": height}, colors=[MARK],
+            opacities=[0.8], stroke_width=1.5, line_style="dashed", visible=False,
+        )  # fmt: skip
+        self.numbers = bq.Label(
+            x=float32([0]), y=float32([0.93]), text=["1"], scales={"x": x, "y": height}, colors=[MARK],
+            default_size=11, x_offset=4, font_weight="bold", visible=False,
+        )  # fmt: skip
+        self._marked = 0
+        super().__init__(x, y, [self.marks, self.line, self.numbers])
+
+    @abstractmethod
+    def curve(self, view: RunView) -> Curve:
+        """(steps, values) of a run."""
+
+    def fit(self, view: RunView, low: float, high: float) -> None:
+        """Moves the vertical range to the values shown."""
+
+    def update(self, view: RunView) -> None:
+        steps, values = self.curve(view)
+        self.set_range(self.x, 0.0, max(round_up(view.last_step), 100.0))
+        self._mark(view)
+        if len(steps) == 0:
+            self.line.visible = False
+            return
+        self.fit(view, float(values.min()), float(values.max()))
+        if len(steps) == 1:
+            steps, values = np.repeat(steps, 2), np.repeat(values, 2)
+        with self.line.hold_sync():
+            self.line.x, self.line.y = float32(steps), float32(values)
+            self.line.visible = True
+
+    def _mark(self, view: RunView) -> None:
+        if not view.events:
+            self.marks.visible = self.numbers.visible = False
+            self._marked = 0
+            return
+        if view.events[-1].number == self._marked:
+            return
+        shown = view.events[-MARKS:]
+        self._marked = shown[-1].number
+        steps = np.array([event.step for event in shown], dtype=float)
+        # bqplot takes a single row for one curve of two points: a lone event is drawn twice.
+        ends = steps.repeat(2) if len(steps) == 1 else steps
+        with self.marks.hold_sync():
+            self.marks.x = float32(np.stack([ends, ends], axis=1))
+            self.marks.y = float32(np.tile([0.0, 1.0], (len(ends), 1)))
+            self.marks.colors = [MARK] * len(ends)
+            self.marks.visible = True
+        with self.numbers.hold_sync():
+            self.numbers.x, self.numbers.y = float32(steps), float32(np.full(len(shown), 0.93))
+            self.numbers.text = [str(event.number) for event in shown]
+            self.numbers.visible = True
+
+
+class EffectiveRankPanel(_Over):
+    """exp(entropy of F's normalised eigenvalues)."""
+
+    title = "Effective rank of F"
+    caption = "How many directions the projections use. Near 1 is collapse."
+    y_label = "directions"
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 10.0)
+
+    def curve(self, view: RunView) -> Curve:
+        return view.effective_rank
+
+    def fit(self, view: RunView, low: float, high: float) -> None:
+        self.set_range(self.y, 0.0, max(round_up(high), 2.0))
+
+
+class AsymmetryPanel(_Over):
+    """sum |Wp - Wp^T| / sum |Wp|."""
+
+    title = "Asymmetry of Wp"
+    caption = "0 is symmetric. A predictor trained by SGD becomes more symmetric as it aligns."
+    y_label = "asymmetry"
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 1.0)
+
+    def curve(self, view: RunView) -> Curve:
+        return view.asymmetry
+
+    def fit(self, view: RunView, low: float, high: float) -> None:
+        self.set_range(self.y, -0.02, max(round_up(high), 0.1))
+
+
+class LossPanel(_Over):
+    """-cos(q1, z2) - cos(q2, z1)."""
+
+    title = "Loss"
+    caption = "From −2 (the two views agree) to 2. A collapsed network reaches −2 too: look at the rank."
+    y_label = "loss"
+
+    def __init__(self) -> None:
+        super().__init__(-2.05, 0.0)
+
+    def curve(self, view: RunView) -> Curve:
+        return view.loss
+
+    def fit(self, view: RunView, low: float, high: float) -> None:
+        top = next(t for t in (-1.5, -1.0, 0.0, 1.0, 2.0, np.inf) if t >= high)
+        self.set_range(self.y, -2.05, 2.1 if top == np.inf else top)
+
+
+class AccuracyPanel(_Over):
+    """kNN accuracy of the encoder's features on held-out images."""
+
+    title = "kNN accuracy"
+    caption = "Share of held-out images whose 20 nearest training images vote for the right class."
+    y_label = "accuracy, %"
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 100.0)
+
+    def curve(self, view: RunView) -> Curve:
+        steps, values = view.knn
+        return steps, 100.0 * values
+
+    def fit(self, view: RunView, low: float, high: float) -> None:
+        floor = next(f for f in (90.0, 80.0, 60.0, 40.0, 0.0) if f <= low)
+        self.set_range(self.y, floor, 100.0)

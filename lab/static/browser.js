@@ -1,0 +1,216 @@
+// The lab's eyes in the page; lab/browser.py says what each trait means.
+
+const BEAT_VISIBLE = 2_000;
+const BEAT_HIDDEN = 10_000;
+const KERNEL_CHECK = 15_000;
+const BENCH = ".ssl-bench";
+
+// What takes typed text keeps every key; what is pressed or dragged keeps the space bar only.
+const TAKES_TEXT = "input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select, [contenteditable], .cm-editor";
+const TAKES_SPACE = "button, input, summary, a[href], [role=button], [role=slider], [role=tab], [role=checkbox], .noUi-handle";
+
+const HIDDEN_FROM_EYES =
+  "position:absolute;width:1px;height:1px;margin:-1px;padding:0;border:0;overflow:hidden;clip-path:inset(50%);white-space:nowrap";
+
+function voilaPage() {
+  const path = window.location.pathname;
+  return document.body.dataset.voila !== undefined || /\/voila\/(render\/|$)/.test(path);
+}
+
+function isDark() {
+  const { jpThemeLight } = document.body.dataset;
+  if (jpThemeLight !== undefined) return jpThemeLight === "false";
+  if (document.body.matches(".theme-dark, .vscode-dark, .vscode-high-contrast")) return true;
+  if (document.body.matches(".theme-light, .vscode-light")) return false;
+  return window.matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+// Elsewhere than under Voila the page's address is not ours: JupyterLab's may hold its token.
+function pageQuery() {
+  return voilaPage() ? Object.fromEntries(new URLSearchParams(window.location.search)) : {};
+}
+
+function keyMeaning(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return null;
+  const target = event.target instanceof Element ? event.target : document.body;
+  if (target.closest(TAKES_TEXT)) return null;
+  if (event.key === ".") return "step";
+  if (event.key === " " && !event.repeat && !target.closest(TAKES_SPACE)) return "run_pause";
+  return null;
+}
+
+function showLost(text) {
+  let box = document.getElementById("ssl-lost");
+  if (!text) return box?.remove();
+  if (!box) {
+    box = document.createElement("div");
+    box.id = "ssl-lost";
+    box.setAttribute("role", "alert");
+    box.style.cssText =
+      "position:fixed;inset:0 0 auto 0;z-index:10000;padding:10px 16px;display:flex;gap:12px;align-items:center;" +
+      "flex-wrap:wrap;background:var(--jp-warn-color3,#fdd8b5);color:var(--jp-ui-font-color1,#222);" +
+      "font:14px var(--jp-ui-font-family,sans-serif)";
+    const words = document.createElement("span");
+    const button = document.createElement("button");
+    button.textContent = "Reload the page";
+    button.addEventListener("click", () => window.location.reload());
+    box.append(words, button);
+    document.body.append(box);
+  }
+  box.firstChild.textContent = text;
+}
+
+// A Voila page whose kernel has ended looks alive and answers nothing: say so instead.
+function watchKernel(signal) {
+  const config = JSON.parse(document.getElementById("jupyter-config-data")?.textContent ?? "{}");
+  if (!config.kernelId) return;
+  const url = `${config.baseUrl ?? "/"}api/kernels/${config.kernelId}`;
+  let misses = 0;
+  const look = async () => {
+    if (document.visibilityState !== "visible") return;
+    try {
+      const answer = await fetch(url, { signal, cache: "no-store" });
+      misses = 0;
+      const gone = answer.status === 404;
+      showLost(gone ? "This page has been away for too long and its kernel has ended. What is recorded is not lost." : "");
+    } catch {
+      // One miss may be a laptop that just woke up.
+      if (!signal.aborted && ++misses > 1) showLost("The server does not answer. Is it still running?");
+    }
+  };
+  const timer = window.setInterval(look, KERNEL_CHECK);
+  signal.addEventListener("abort", () => window.clearInterval(timer));
+  document.addEventListener("visibilitychange", look, { signal });
+}
+
+export default () => {
+  let views = 0;
+  let stop = null;
+
+  function open(model) {
+    const ending = new AbortController();
+    const { signal } = ending;
+    const here = voilaPage();
+
+    const look = () => {
+      model.set("visible", document.visibilityState === "visible");
+      model.set("width", window.innerWidth);
+      model.set("dark", isDark());
+    };
+    const beat = () => model.set("alive", model.get("alive") + 1);
+
+    let timer;
+    const next = () => {
+      window.clearTimeout(timer);
+      timer = window.setTimeout(
+        () => {
+          beat();
+          look();
+          model.save_changes();
+          next();
+        },
+        document.visibilityState === "visible" ? BEAT_VISIBLE : BEAT_HIDDEN,
+      );
+    };
+    // Coming back is told at once and not at the hidden tab's slow pace.
+    const now = () => {
+      beat();
+      look();
+      model.save_changes();
+      next();
+    };
+
+    let settling;
+    const settle = () => {
+      window.clearTimeout(settling);
+      settling = window.setTimeout(() => {
+        look();
+        model.save_changes();
+      }, 200);
+    };
+    window.addEventListener("resize", settle, { signal });
+    document.addEventListener("visibilitychange", now, { signal });
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", settle, { signal });
+    const theme = new MutationObserver(settle);
+    theme.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
+
+    const showRun = () => {
+      const run = model.get("run");
+      if (!here || !run) return;
+      const url = new URL(window.location.href);
+      // What began the run is in its file; in the address it would begin another one.
+      for (const name of ["preset", "dataset", "knobs"]) url.searchParams.delete(name);
+      url.searchParams.set("run", run);
+      window.history.replaceState(window.history.state, "", url);
+    };
+    const showTitle = () => {
+      if (here && model.get("title")) document.title = model.get("title");
+    };
+    model.on("change:run", showRun);
+    model.on("change:title", showTitle);
+
+    model.set("query", pageQuery());
+    now();
+    showRun();
+    showTitle();
+    if (here) watchKernel(signal);
+
+    return () => {
+      ending.abort();
+      theme.disconnect();
+      window.clearTimeout(timer);
+      window.clearTimeout(settling);
+      model.off("change:run", showRun);
+      model.off("change:title", showTitle);
+    };
+  }
+
+  // JupyterLab has keys of its own: there only those pressed inside the bench are ours.
+  function listen(model, el) {
+    const keys = new AbortController();
+    const { signal } = keys;
+    const press = (event) => {
+      const key = event.defaultPrevented ? null : keyMeaning(event);
+      if (!key) return;
+      event.preventDefault();
+      event.stopPropagation();
+      model.send({ key });
+    };
+    if (voilaPage()) {
+      document.addEventListener("keydown", press, { signal });
+    } else {
+      // The view is put into the page after it is rendered.
+      window.requestAnimationFrame(() => {
+        const bench = el.closest(BENCH) ?? el.parentElement;
+        if (signal.aborted || !bench) return;
+        if (!bench.hasAttribute("tabindex")) bench.tabIndex = -1;
+        bench.addEventListener("keydown", press, { signal });
+      });
+    }
+    return () => keys.abort();
+  }
+
+  return {
+    render({ model, el }) {
+      el.style.cssText = HIDDEN_FROM_EYES;
+      const said = document.createElement("div");
+      said.setAttribute("role", "status");
+      said.setAttribute("aria-live", "polite");
+      el.append(said);
+      const say = () => {
+        said.textContent = model.get("announce");
+      };
+      model.on("change:announce", say);
+      say();
+
+      // One page may show the bench twice; it is one pair of eyes all the same.
+      if (views++ === 0) stop = open(model);
+      const deaf = views === 1 || !voilaPage() ? listen(model, el) : () => {};
+      return () => {
+        model.off("change:announce", say);
+        deaf();
+        if (--views === 0) stop?.();
+      };
+    },
+  };
+};

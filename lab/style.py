@@ -1,0 +1,53 @@
+"""The bench's looks. Colours come from JupyterLab's theme, so that light and dark both hold."""
+
+from __future__ import annotations
+
+CSS = """
+.ssl-bench { container-type: inline-size; width: 100%; color: var(--jp-ui-font-color1, #222);
+  font-family: var(--jp-ui-font-family, system-ui, sans-serif); overflow: hidden; }
+.ssl-bench .ssl-body { display: grid; grid-template-columns: minmax(300px, 360px) minmax(0, 1fr);
+  grid-template-rows: auto 1fr; gap: 4px 20px; width: 100%; align-items: start; }
+.ssl-bench .widget-html-content { line-height: 1.35; }
+.ssl-bench h3 { font-size: 14px; font-weight: 600; margin: 6px 0 2px; }
+.ssl-bench p { margin: 2px 0; }
+.ssl-bench .ssl-left, .ssl-bench .ssl-right, .ssl-bench .ssl-knobs { width: 100%; min-width: 0; overflow: visible; }
+.ssl-bench .ssl-right { grid-column: 2; grid-row: 1 / span 2; }
+.ssl-bench .ssl-panels { display: grid; width: 100%; gap: 10px 14px;
+  grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); }
+.ssl-bench .ssl-panel { border: 1px solid var(--jp-border-color2, #ddd); border-radius: 6px; padding: 2px 8px 4px;
+  min-width: 0; overflow: hidden; background: var(--jp-layout-color1, #fff); }
+.ssl-bench .ssl-panel p { font-size: 12px; color: var(--jp-ui-font-color2, #555); }
+.ssl-bench .ssl-knob { display: grid; width: 100%; align-items: center; column-gap: 8px;
+  grid-template-columns: 112px minmax(0, 1fr) minmax(46px, auto); padding-bottom: 4px; }
+.ssl-bench .ssl-knob .ssl-help { grid-column: 1 / -1; }
+.ssl-bench .ssl-help .widget-html-content { font-size: 11px; color: var(--jp-ui-font-color2, #666); line-height: 1.25;
+  white-space: normal; }
+.ssl-bench .ssl-idle { font-style: italic; opacity: .85; }
+.ssl-bench .ssl-engine-value { text-align: right; }
+.ssl-bench .ssl-engine-value .widget-html-content { font-variant-numeric: tabular-nums; font-weight: 600; }
+.ssl-bench .ssl-engine-value small { display: none; }
+.ssl-bench .ssl-knob label, .ssl-bench .ssl-knob .widget-html { height: auto; margin: 0; min-width: 0; }
+.ssl-bench .ssl-setup { display: grid; grid-template-columns: 60px minmax(0, 1fr); align-items: center; width: 100%; }
+.ssl-bench .ssl-buttons { width: 100%; flex-wrap: wrap; gap: 4px; }
+.ssl-bench .ssl-buttons > button { flex: 1 1 64px; width: auto; min-width: 0; margin: 0; }
+.ssl-bench .ssl-row { align-items: center; gap: 8px; }
+.ssl-bench .ssl-group { border-top: 1px solid var(--jp-border-color2, #ddd); width: 100%; margin-top: 4px; }
+.ssl-bench .ssl-headline { font-variant-numeric: tabular-nums; }
+.ssl-bench .ssl-headline .widget-html-content { font-size: 14px; white-space: normal; }
+.ssl-bench .ssl-words .widget-html-content { font-size: 16px; white-space: normal; }
+.ssl-bench .ssl-state { border-radius: 9px; padding: 1px 8px; font-size: 12px; border: 1px solid currentColor; }
+.ssl-bench .ssl-running { color: light-dark(#00714f, #2fc79a); } .ssl-bench .ssl-failed { color: light-dark(#b03c05, #ff9a62); }
+.ssl-bench .ssl-error { border-left: 4px solid #d55e00; padding: 6px 10px; white-space: normal;
+  background: color-mix(in srgb, #d55e00 12%, transparent); }
+.ssl-bench .ssl-hint { border-left: 4px solid #2a8fd4; padding: 6px 10px; white-space: normal; }
+.ssl-bench .ssl-banner, .ssl-bench .ssl-words, .ssl-bench .ssl-headline, .ssl-bench .ssl-events {
+  width: 100%; height: auto; margin: 0; }
+.ssl-bench .bqplot .axislabel { fill: var(--jp-ui-font-color1, #222) !important; font-size: 12px; }
+.ssl-bench .bqplot .axis text { fill: var(--jp-ui-font-color2, #555) !important; }
+.ssl-bench .bqplot .plotarea_background { fill: transparent !important; }
+.ssl-bench .ssl-events ul { margin: 0; padding-left: 4px; list-style: none; }
+@container (max-width: 760px) {
+  .ssl-bench .ssl-body { grid-template-columns: minmax(0, 1fr); grid-template-rows: none; }
+  .ssl-bench .ssl-right { grid-column: 1; grid-row: auto; }
+}
+"""
