@@ -12,7 +12,7 @@ from lab.browser import Browser
 
 log = logging.getLogger(__name__)
 
-TICK = 0.15
+TICK = 0.18
 """Seconds between two pictures."""
 
 BUSY_SHARE = 0.25

@@ -36,15 +36,16 @@ CSS = """
 .ssl-bench .ssl-headline .widget-html-content { font-size: 14px; white-space: normal; }
 .ssl-bench .ssl-words .widget-html-content { font-size: 16px; white-space: normal; }
 .ssl-bench .ssl-state { border-radius: 9px; padding: 1px 8px; font-size: 12px; border: 1px solid currentColor; }
-.ssl-bench .ssl-running { color: light-dark(#00714f, #2fc79a); } .ssl-bench .ssl-failed { color: light-dark(#b03c05, #ff9a62); }
+.ssl-bench .ssl-running { color: light-dark(#00714f, #2fc79a); }
+.ssl-bench .ssl-failed { color: light-dark(#b03c05, #ff9a62); }
 .ssl-bench .ssl-error { border-left: 4px solid #d55e00; padding: 6px 10px; white-space: normal;
   background: color-mix(in srgb, #d55e00 12%, transparent); }
 .ssl-bench .ssl-hint { border-left: 4px solid #2a8fd4; padding: 6px 10px; white-space: normal; }
 .ssl-bench .ssl-banner, .ssl-bench .ssl-words, .ssl-bench .ssl-headline, .ssl-bench .ssl-events {
   width: 100%; height: auto; margin: 0; }
-.ssl-bench .bqplot .axislabel { fill: var(--jp-ui-font-color1, #222) !important; font-size: 12px; }
-.ssl-bench .bqplot .axis text { fill: var(--jp-ui-font-color2, #555) !important; }
-.ssl-bench .bqplot .plotarea_background { fill: transparent !important; }
+.ssl-bench .bqplot { --bq-content-font-color: var(--jp-ui-font-color1); --bq-axislabel-fill: var(--jp-ui-font-color1);
+  --bq-plotarea-background-fill: transparent; }
+.ssl-bench .bqplot .axislabel { font-size: 12px; }
 .ssl-bench .ssl-events ul { margin: 0; padding-left: 4px; list-style: none; }
 @container (max-width: 760px) {
   .ssl-bench .ssl-body { grid-template-columns: minmax(0, 1fr); grid-template-rows: none; }

@@ -183,7 +183,10 @@ export default () => {
       window.requestAnimationFrame(() => {
         const bench = el.closest(BENCH) ?? el.parentElement;
         if (signal.aborted || !bench) return;
-        if (!bench.hasAttribute("tabindex")) bench.tabIndex = -1;
+        if (!bench.hasAttribute("tabindex")) {
+          bench.tabIndex = -1;
+          bench.style.outline = "none";
+        }
         bench.addEventListener("keydown", press, { signal });
       });
     }

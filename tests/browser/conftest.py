@@ -35,15 +35,6 @@ OUR_HOSTS = {"127.0.0.1", "localhost"}
 KNOWN_NOISE: tuple[tuple[str, str], ...] = ()
 """Foreign noise: a pattern that a line of the record must match whole, and the reason why it is not ours to mend."""
 
-LAB_NOISE: tuple[tuple[str, str], ...] = (
-    (
-        r"console error: Failed to load resource: the server responded with a status of 404 .*/api/workspaces/.*",
-        "JupyterLab asks for its workspace before it has made one.",
-    ),
-)
-"""As KNOWN_NOISE, of JupyterLab's own page."""
-
-
 # ---------------------------------------------------------------- pages
 
 
@@ -104,7 +95,7 @@ def screenshot(page: Watched, name: str) -> Path:
     """A picture of the page in ``./screenshots``, for people to look at."""
     SCREENSHOTS.mkdir(exist_ok=True)
     path = SCREENSHOTS / f"{name}.png"
-    page.page.screenshot(path=path)
+    page.page.screenshot(path=path, full_page=True)
     return path
 
 
@@ -314,18 +305,21 @@ def kernel_pids(at: Server) -> list[int]:
 
 @pytest.fixture(scope="session")
 def serve_jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts JupyterLab over a folder of its own, with nothing of the user's and nothing asked of the network."""
+    """Starts JupyterLab over a folder of its own, with none of the user's settings, and the network left alone."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
 
-        def start(env: Mapping[str, str] | None = None) -> Server:
+        def start(env: Mapping[str, str] | None = None, *, dark: bool = False) -> Server:
             root = tmp_path_factory.mktemp("jupyterlab")
             port = free_port()
             home = root / ".jupyter"
-            (home / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension").mkdir(parents=True)
-            notification = home / "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-            notification.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+            settings = home / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+            settings.mkdir(parents=True)
+            quiet = {"fetchNews": "false", "checkForUpdates": False}
+            (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+            theme = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
+            (settings / "themes.jupyterlab-settings").write_text(json.dumps(theme))
             command = [
                 sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
                 "--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={root}",
@@ -381,6 +375,14 @@ def run_in_jupyterlab(open_page: Callable[..., Watched], at: Server, notebook: s
     page.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
     # Nothing runs before the kernel is there: the status bar and the toolbar's dot say so at different times.
     page.page.wait_for_selector(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-    page.page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.page.locator(".lm-Menu").get_by_text("Run All Cells", exact=True).click()
+    prompt = page.page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt").first
+
+    def started() -> bool:
+        # An order given while the session is still settling is dropped without a word.
+        page.page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.page.locator(".lm-Menu").get_by_text("Run All Cells", exact=True).click()
+        time.sleep(1.0)
+        return str(prompt.inner_text()).strip("[]: ") != ""
+
+    eventually(started, "the first cell to run", 60.0)
     return page

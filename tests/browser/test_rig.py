@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.browser.conftest import (
-    LAB_NOISE,
     Server,
     Watched,
     eventually,
@@ -181,13 +180,14 @@ def test_the_server_ends_its_kernels(
     assert "Traceback" not in server.log.read_text()
 
 
-def test_jupyterlab_shows_the_same(jupyterlab_server: Server, open_page: Callable[..., Watched]) -> None:
-    write_notebook(jupyterlab_server.root / "rig.ipynb", CELL)
-    page = run_in_jupyterlab(open_page, jupyterlab_server, "rig.ipynb")
+def test_jupyterlab_shows_the_same(serve_jupyterlab: Callable[..., Server], open_page: Callable[..., Watched]) -> None:
+    jupyterlab = serve_jupyterlab(dark=True)
+    write_notebook(jupyterlab.root / "rig.ipynb", CELL)
+    page = run_in_jupyterlab(open_page, jupyterlab, "rig.ipynb")
     ready(page)
     turn_the_slider(page)
     # The address is JupyterLab's: not read, not written.
-    assert text(page, ".eyes").startswith("{} 1400 True False")
+    assert text(page, ".eyes").startswith("{} 1400 True True")
     assert "run=" not in page.page.url
     assert "first" not in page.page.title()
 
@@ -195,4 +195,4 @@ def test_jupyterlab_shows_the_same(jupyterlab_server: Server, open_page: Callabl
     page.page.keyboard.press(".")
     eventually(lambda: text(page, ".key") == "step", "the step key")
     screenshot(page, "rig-jupyterlab")
-    page_is_clean(page, LAB_NOISE)
+    page_is_clean(page)

@@ -1,0 +1,242 @@
+"""The bench in a real browser, under Voila and in JupyterLab: run, see, turn, step, reload, go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from ssl_lab.desk import EngineDesk
+from ssl_lab.store import RunStore, open_run
+from tests.browser.conftest import (
+    Server,
+    Watched,
+    eventually,
+    free_port,
+    page_is_clean,
+    run_in_jupyterlab,
+    screenshot,
+    server,
+    write_notebook,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+Open = Callable[..., Watched]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """``ssl-lab app``, as a person starts it."""
+    root = tmp_path_factory.mktemp("app")
+    port = free_port()
+    command = [sys.executable, "-m", "ssl_lab.cli", "app", "--no-browser", "--port", str(port), "--results", str(root)]
+    with server(command, port, root, {}, ready="/voila/static/voila.js") as running:
+        yield running
+
+
+def ready(page: Watched) -> None:
+    page.page.wait_for_selector(".ssl-bench .bqplot", timeout=60_000)
+    eventually(lambda: state(page) in ("paused", "running"), "a run that takes commands", 90)
+
+
+def state(page: Watched) -> str:
+    badge = page.page.locator(".ssl-state")
+    return str(badge.first.inner_text()) if badge.count() else ""
+
+
+def step(page: Watched) -> int:
+    return int(page.page.locator(".ssl-headline b[data-step]").first.get_attribute("data-step"))
+
+
+def press(page: Watched, name: str) -> None:
+    page.page.locator(".ssl-bench").get_by_role("button", name=name, exact=True).first.click()
+
+
+def engine_value(page: Watched, knob: str) -> str:
+    return str(page.page.locator(f".ssl-knob-{knob} .ssl-engine-value [data-value]").first.get_attribute("data-value"))
+
+
+def curves(page: Watched, panel: str) -> list[str]:
+    """The paths that a panel draws."""
+    box = page.page.locator(".ssl-panel", has=page.page.get_by_role("heading", name=panel, exact=True))
+    return [str(d) for d in box.locator("svg path.line").evaluate_all("all => all.map(p => p.getAttribute('d'))")]
+
+
+def marks(page: Watched) -> int:
+    """Event numbers drawn in the panel of the loss."""
+    box = page.page.locator(".ssl-panel", has=page.page.get_by_role("heading", name="Loss", exact=True))
+    orange = "all => all.filter(t => getComputedStyle(t).fill === 'rgb(213, 94, 0)').map(t => t.textContent)"
+    return len(box.locator("svg text").evaluate_all(orange))
+
+
+def turn_by_hand(page: Watched) -> None:
+    """Predictor mode, EMA rate and symmetry, each by its own control."""
+    page.page.locator(".ssl-knob-predictor select").select_option(label="one layer")
+    eventually(lambda: engine_value(page, "predictor") == "linear", "the engine's mode")
+    readout = page.page.locator(".ssl-knob-ema .widget-readout")
+    readout.click()
+    page.page.keyboard.press("Control+a")
+    page.page.keyboard.type("0.9")
+    page.page.keyboard.press("Enter")
+    eventually(lambda: engine_value(page, "ema") == "0.9", "the engine's EMA rate")
+    page.page.locator(".ssl-knob-symmetry select").select_option(label="hard")
+    eventually(lambda: engine_value(page, "symmetry") == "hard", "the engine's symmetry")
+
+
+def use_the_bench(page: Watched) -> RunStore:
+    """What a visitor does; gives the run's file, which must agree with what was seen."""
+    ready(page)
+    press(page, "Run")
+    eventually(lambda: step(page) > 30, "steps")
+    for panel in ("Eigenvalues of F", "Eigenvalues of Wp", "Effective rank of F", "Loss"):
+        before = eventually(lambda panel=panel: curves(page, panel), f"curves of {panel}")
+        eventually(lambda panel=panel, before=before: curves(page, panel) != before, f"moving curves of {panel}")
+    turn_by_hand(page)
+    events = page.page.locator(".ssl-events li")
+    eventually(lambda: events.count() == 3, "three events in the list")
+    assert "predictor directpred → linear" in events.last.inner_text()
+    assert "symmetry off → hard" in events.first.inner_text()
+    eventually(lambda: marks(page) == 3, "three marked events")
+    press(page, "Pause")
+    eventually(lambda: state(page) == "paused", "a pause")
+    stood = step(page)
+    press(page, "Step")
+    eventually(lambda: step(page) == stood + 1 and state(page) == "paused", "one step")
+    words = page.page.locator(".ssl-words").first.inner_text()
+    assert "effective rank" in words.lower()
+    return open_run(page.page.locator(".ssl-headline b").first.inner_text(), results_of(page))
+
+
+_RESULTS: dict[int, Path] = {}
+
+
+def results_of(page: Watched) -> Path:
+    return _RESULTS[id(page)]
+
+
+def opened(page: Watched, results: Path) -> Watched:
+    _RESULTS[id(page)] = results
+    return page
+
+
+def test_voila(app: Server, open_page: Open) -> None:
+    page = opened(open_page(app.at("/"), width=1400), app.root)
+    with use_the_bench(page) as store:
+        status = store.status()
+        assert (status.knobs.predictor, status.knobs.ema, status.knobs.symmetry) == ("linear", 0.9, "hard")
+        assert status.owner == "engine"
+        assert [list(event.changes) for event in store.events()] == [["predictor"], ["ema"], ["symmetry"]]
+        screenshot(page, "bench-voila-1400")
+        stood = step(page)
+        assert parse_qs(urlsplit(page.page.url).query)["run"] == [store.name]
+
+        # A reload ends the page's kernel, not the run.
+        page.reload_page()
+        ready(page)
+        eventually(lambda: step(page) == stood, "the same run")
+        assert engine_value(page, "ema") == "0.9"
+        chosen = page.page.locator(".ssl-knob-predictor select").evaluate("s => s.selectedOptions[0].text")
+        assert chosen.split() == ["one", "layer"]
+        assert page.page.locator(".ssl-events li").count() == 3
+        press(page, "Run")
+        eventually(lambda: step(page) > stood + 20, "the run going on")
+        press(page, "Pause")
+        page.page.set_viewport_size({"width": 420, "height": 900})
+        eventually(lambda: state(page) == "paused", "a pause")
+        # One column, and nothing wider than the phone.
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= 420
+        screenshot(page, "bench-voila-420")
+    page_is_clean(page)
+
+
+def test_what_goes_wrong_is_said_on_the_page(app: Server, open_page: Open) -> None:
+    page = open_page(app.at("/?run=never-was&preset=byol"))
+    ready(page)
+    alert = page.page.locator(".ssl-banner [role=alert]")
+    eventually(lambda: "never-was" in alert.first.inner_text(), "a word on the run that is not there")
+    # Data that cannot be had here.
+    page.page.locator(".ssl-setup select").nth(1).select_option(label="CIFAR-10")
+    press(page, "New run")
+    eventually(lambda: state(page) == "failed", "a failed run", 60)
+    eventually(lambda: "could not be downloaded" in " ".join(alert.all_inner_texts()), "the reason and the way out")
+    page.page.locator(".ssl-setup select").nth(1).select_option(label="Digits (8x8, embedded)")
+    press(page, "New run")
+    eventually(lambda: state(page) == "paused", "a run that works", 60)
+    eventually(lambda: alert.count() == 0, "no complaint any more")
+    # The engine dies without a word.
+    press(page, "Run")
+    eventually(lambda: step(page) > 20, "steps")
+    desk = EngineDesk(app.root)
+    os.kill(desk.status().pid or 0, signal.SIGKILL)
+    desk.close()
+    eventually(lambda: "has not answered" in " ".join(alert.all_inner_texts()), "a word on the engine", 40)
+    press(page, "Start the engine again")
+    eventually(lambda: alert.count() == 0, "an engine", 60)
+    eventually(lambda: state(page) == "paused", "the run, awake", 60)
+    stood = step(page)
+    press(page, "10 steps")
+    eventually(lambda: step(page) == stood + 10, "ten steps more")
+    page_is_clean(page)
+
+
+def test_dark(app: Server, open_page: Open) -> None:
+    page = open_page(app.at("/"), dark=True)
+    ready(page)
+    press(page, "10 steps")
+    eventually(lambda: step(page) == 10, "ten steps")
+    label = page.page.locator(".ssl-panel svg .axislabel").first
+    light = page.page.evaluate(
+        "e => getComputedStyle(e).fill.match(/\\d+/g).slice(0, 3).every(c => c > 150)", label.element_handle()
+    )
+    assert light, "an axis label that cannot be read on a dark page"
+    screenshot(page, "bench-voila-dark")
+    page_is_clean(page)
+
+
+TRAINER_CELL = """
+from lab import Bench
+from ssl_lab import Trainer, preset
+bench = Bench(Trainer(preset("directpred", dataset="digits", seed=0)))
+bench
+"""
+
+
+def test_jupyterlab(jupyterlab_server: Server, open_page: Open) -> None:
+    root = jupyterlab_server.root
+    write_notebook(root / "trainer.ipynb", TRAINER_CELL)
+    page = run_in_jupyterlab(open_page, jupyterlab_server, "trainer.ipynb", height=1000)
+    with use_the_bench(opened(page, root / "results")) as store:
+        status = store.status()
+        assert (status.knobs.predictor, status.knobs.ema, status.knobs.symmetry) == ("linear", 0.9, "hard")
+        assert status.owner == "notebook"
+        stood = step(page)
+        press(page, "Run")
+        eventually(lambda: step(page) > stood + 20, "the run going on")
+        screenshot(page, "bench-jupyterlab")
+        press(page, "Pause")
+        eventually(lambda: state(page) == "paused", "a pause")
+    page_is_clean(page)
+
+
+def test_the_notebook_in_jupyterlab(jupyterlab_server: Server, open_page: Open) -> None:
+    """The app's notebook as it is: its run is in an engine process, which the page starts itself."""
+    root = jupyterlab_server.root
+    (root / "01-bench.ipynb").write_bytes((ROOT / "notebooks" / "01-bench.ipynb").read_bytes())
+    page: Any = run_in_jupyterlab(open_page, jupyterlab_server, "01-bench.ipynb")
+    try:
+        ready(page)
+        press(page, "10 steps")
+        eventually(lambda: step(page) == 10 and state(page) == "paused", "ten steps")
+        page_is_clean(page)
+    finally:
+        desk = EngineDesk(root / "results")
+        pid = desk.status().pid
+        desk.close()
+        if pid:
+            os.kill(pid, signal.SIGTERM)

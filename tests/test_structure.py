@@ -1,0 +1,85 @@
+"""Imports go one way: the engine never knows the laboratory, the laboratory never imports torch."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Each module may import those on the levels before its own, and its neighbours never.
+LEVELS = [
+    {"errors"},
+    {"config", "spectrum", "theory"},
+    {"datasets", "augment", "networks", "optimiser", "figures", "store", "desk"},
+    {"predictor", "checkpoint", "evaluation"},
+    {"trainer"},
+    {"drive"},
+    {"engine"},
+    {"cli"},
+]
+WITH_TORCH = {
+    "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "drive",
+}  # fmt: skip
+
+
+def imports(path: Path, *, top: bool) -> set[str]:
+    """Full names of the modules that a file imports: at its top, or anywhere but under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in tree.body if top else ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_every_module_has_its_level() -> None:
+    modules = {path.stem for path in (ROOT / "ssl_lab").glob("*.py")} - {"__init__"}
+    assert modules == set().union(*LEVELS)
+
+
+def test_imports_go_one_way() -> None:
+    for level, modules in enumerate(LEVELS):
+        before = set().union(*LEVELS[:level])
+        for module in modules:
+            names = imports(ROOT / "ssl_lab" / f"{module}.py", top=False)
+            used = {
+                n.split(".")[1] for n in names if n.startswith("ssl_lab.") and n.split(".")[1] in set().union(*LEVELS)
+            }
+            assert used <= before, f"{module} imports {sorted(used - before)}"
+            assert module == "cli" or not any(n.split(".")[0] == "lab" for n in names), module
+
+
+def test_the_laboratory_imports_no_torch() -> None:
+    for path in (ROOT / "lab").rglob("*.py"):
+        names = imports(path, top=True)
+        roots = {n.split(".")[0] for n in names}
+        assert not roots & {"torch", "torchvision", "sklearn"}, path
+        engine = {n.split(".")[1] for n in names if n.startswith("ssl_lab.")} & WITH_TORCH
+        assert not engine, f"{path} imports {engine}"
+
+
+def test_the_engine_imports_no_jupyter() -> None:
+    for path in (ROOT / "ssl_lab").glob("*.py"):
+        roots = {n.split(".")[0] for n in imports(path, top=False)}
+        assert not roots & {"IPython", "ipykernel", "ipywidgets", "bqplot", "traitlets", "voila", "anywidget"}, path
+
+
+def test_notebooks_are_kept_without_output() -> None:
+    import json
+
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text())["cells"]:
+            assert not cell.get("outputs")
+            assert not cell.get("execution_count")
