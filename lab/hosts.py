@@ -94,14 +94,14 @@ class KernelHost:
         self.trainer = trainer
         self._first: Trainer | None = trainer
         self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[str, threading.Thread] = {}
 
     def start(self, config: RunConfig) -> RunStore:
         name = free_name(config.preset, self.results)
         store = RunStore.create(name, config, self.results)
         first, self._first = self._first, None
         thread = threading.Thread(target=self._drive, args=(name, config, first), name=f"run-{name}", daemon=True)
-        self._threads.append(thread)
+        self._threads[name] = thread
         thread.start()
         return store
 
@@ -134,7 +134,8 @@ class KernelHost:
                 raise
 
     def wake(self, store: RunStore) -> None:
-        if not store.driven():
+        thread = self._threads.get(store.name)
+        if not store.driven() and (thread is None or not thread.is_alive()):
             raise SSLLabError(f"The run {store.name!r} is not of this notebook; it can be looked at, not steered.")
 
     def enter(self, most: int | None) -> bool:
@@ -151,7 +152,7 @@ class KernelHost:
 
     def close(self) -> None:
         self._stop.set()
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.join(timeout=30.0)
 
 

@@ -115,7 +115,7 @@ class Knobs(BaseModel):
     )
     symmetry: Annotated[
         SymmetryMode,
-        KnobMeta(group="Symmetry", label="symmetry", symbol="Wp=Wpᵀ", unit="", source="P sec. 3; S", scale="choice"),
+        KnobMeta(group="Symmetry", label="symmetry", symbol="", unit="", source="P sec. 3; S", scale="choice"),
     ] = Field(
         default="off",
         description="Off, a penalty on the asymmetry of Wp in the loss, or hard: symmetrised after each step.",

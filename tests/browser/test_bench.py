@@ -108,6 +108,7 @@ def use_the_bench(page: Watched) -> RunStore:
     stood = step(page)
     press(page, "Step")
     eventually(lambda: step(page) == stood + 1 and state(page) == "paused", "one step")
+    assert page.page.locator(".ssl-banner [role=alert]").count() == 0
     words = page.page.locator(".ssl-words").first.inner_text()
     assert "effective rank" in words.lower()
     return open_run(page.page.locator(".ssl-headline b").first.inner_text(), results_of(page))

@@ -56,6 +56,7 @@ def test_a_trainer_in_a_thread(open_bench: Open) -> None:
     # The page: events in words, the engine's values, the number of steps, a marker in each picture over time.
     wait_for(lambda: "predictor directpred → none" in bench.event_list.value)
     wait_for(lambda: "data-step='20'" in bench.headline.value)
+    assert bench.banner.value == ""
     wait_for(lambda: "data-value='0.5'" in bench.knobs.controls["ema"].engine.value)
     marked = [panel.marks for panel in bench.panels if hasattr(panel, "marks")]
     assert len(marked) == 4
