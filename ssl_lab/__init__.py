@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 from ssl_lab.config import Knobs, RunConfig, preset, presets
 from ssl_lab.errors import SSLLabError
 

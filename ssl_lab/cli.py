@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ssl_lab import __version__
 from ssl_lab.config import Knobs, RunConfig, preset
 from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError
 from ssl_lab.store import RunStore, check_name, list_runs, open_run, results_dir
@@ -335,9 +336,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words = ["app", *words]
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"ssl-lab {version('ssl-lab')}")
+        print(f"ssl-lab {__version__}")
         return 0
     command: Train | Test | Runs | App = tyro.cli(
         Subcommand,

@@ -17,13 +17,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_lab import __version__
 from ssl_lab.config import Knobs, RunConfig
 from ssl_lab.errors import RunExistsError, RunMissingError, SSLLabError
 from ssl_lab.spectrum import Spectrum
@@ -240,7 +240,7 @@ class RunStore:
                 "name": name,
                 "created": now,
                 "config": json.loads(config.model_dump_json()),
-                "fingerprint": {"ssl_lab": version("ssl-lab"), **(fingerprint or {})},
+                "fingerprint": {"ssl_lab": __version__, **(fingerprint or {})},
             }
             connection.executemany("INSERT INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
             connection.execute(
