@@ -93,6 +93,8 @@ class Bench:
 
     def _build(self) -> None:
         names = {p.title: p.name for p in PRESETS.values()}
+        if self._config.preset not in PRESETS:
+            names[self._config.preset] = self._config.preset
         sets = {info.title: info.name for info in DATASETS.values()}
         if self._config.dataset not in sets.values():
             sets[f"Folder {Path(self._config.dataset).name}"] = self._config.dataset
@@ -145,6 +147,8 @@ class Bench:
         def send() -> None:
             if self._store is None:
                 return
+            if self._store.status().state == "done":
+                raise SSLLabError("This run is done. Start a new one to go on.")
             self._host.wake(self._store)
             self._store.send(command, payload)
 
@@ -218,7 +222,8 @@ class Bench:
         self.browser.run = store.name
         self.browser.title = f"{store.name} · ssl-lab"
         store.touch_viewer()
-        if not store.driven():
+        # A run that is done is looked at and left as it is.
+        if not store.driven() and store.status().state != "done":
             try:
                 self._host.wake(store)
             except SSLLabError as error:
@@ -227,7 +232,8 @@ class Bench:
     def _new_run(self) -> None:
         self._complaint = ""
         fixed: dict[str, Any] = {"seed": self._config.seed, "device": self._config.device}
-        self._begin(preset(self.preset.value, dataset=self.dataset.value, **fixed))
+        name = self.preset.value if self.preset.value in PRESETS else "byol"
+        self._begin(preset(name, dataset=self.dataset.value, **fixed))
 
     def _reset_run(self) -> None:
         self._complaint = ""

@@ -67,7 +67,8 @@ class EngineHost:
 
     def trouble(self, store: RunStore) -> str:
         status = self.desk.status()
-        if (self._wanted or store.status().owner == "engine") and not status.alive:
+        # An engine that left in good order has no process on record; the next command starts another one.
+        if (self._wanted or store.status().owner == "engine") and not status.alive and status.pid is not None:
             return (
                 f"The engine has not answered for {status.silence:.0f} s. Nothing recorded is lost: start it again, "
                 "and the run goes on from its last checkpoint."

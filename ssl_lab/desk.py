@@ -28,6 +28,9 @@ SILENCE = 6.0
 VISITOR_SILENCE = 30.0
 """Seconds without a sign of a page after which its place is free; a hidden tab says so every ten."""
 
+IDLE_END = 900.0
+"""Seconds without a run awake after which an engine that a page started ends: nobody else would end it."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS engine (
     id INTEGER PRIMARY KEY CHECK (id = 1), pid INTEGER, heartbeat REAL NOT NULL, device TEXT NOT NULL,
@@ -131,7 +134,7 @@ class EngineDesk:
             EngineError: the process could not be started.
         """
         if not self.status().alive:
-            self._start_engine()
+            self._start_engine("--idle-end", f"{IDLE_END:.0f}")
 
     def _start_engine(self, *words: str) -> None:
         with (self.results / LOG_NAME).open("ab") as log_file:

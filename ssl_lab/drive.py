@@ -137,6 +137,8 @@ class _Loop:
     def run(self) -> RunState:
         self._refresh_viewer()
         self._catch_up()
+        if self._at_end() and self.state == "paused":
+            self.state = "done"
         self._snapshot()
         while True:
             self._take_commands()
@@ -310,6 +312,8 @@ class _Loop:
         """Turns knobs: checked first, then logged, then done."""
         trainer, store = self.trainer, self.store
         now = trainer.knobs
+        if self._at_end():
+            raise KnobError("The run is done: a knob turned now would change nothing. Start a new run.")
         wanted = now.changed(command.payload)
         changes = now.difference(wanted)
         if not changes:

@@ -38,11 +38,22 @@ class Engine:
         self._datasets: dict[tuple[object, ...], Dataset] = {}
         self._building = threading.Lock()
 
-    def serve(self, poll: float = 0.05) -> None:
-        """Takes requests until :attr:`stop` is set, then has every run saved and let go."""
+    def serve(self, poll: float = 0.05, idle_end: float | None = None) -> None:
+        """Takes requests until :attr:`stop` is set, then has every run saved and let go.
+
+        Args:
+            poll: seconds between looks.
+            idle_end: seconds without a run awake after which it ends by itself; None for never.
+        """
+        busy = time.monotonic()
         while not self.stop.is_set():
             for request in self.desk.take_requests():
                 self.host(request)
+            now = time.monotonic()
+            if any(thread.is_alive() for thread in self._threads.values()):
+                busy = now
+            elif idle_end is not None and now - busy > idle_end:
+                self.stop.set()
             time.sleep(poll)
         for thread in list(self._threads.values()):
             thread.join(timeout=30.0)
@@ -110,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ssl_lab.engine", description=__doc__)
     parser.add_argument("--results", default=None, help="folder of the runs (default: SSL_LAB_RESULTS or ./results)")
     parser.add_argument("--parent", type=int, default=None, help="process to end with")
+    parser.add_argument("--idle-end", type=float, default=None, help="seconds without a run after which to end")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     results = results_dir(options.results)
@@ -141,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     desk.introduce(device=device, torch=str(torch.__version__))
     try:
-        engine.serve()
+        engine.serve(idle_end=options.idle_end)
     finally:
         desk.leave_seat()
     return 0

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from lab import Bench
-from ssl_lab import Trainer, preset
+from ssl_lab import RunStore, Trainer, preset
 from ssl_lab.desk import EngineDesk
+from ssl_lab.drive import drive
 from ssl_lab.store import open_run
 from tests.lab.conftest import end_engine, wait_for
 from tests.ssl_lab.conftest import small_config
@@ -192,6 +193,32 @@ def test_a_full_house_says_so(open_bench: Open, tmp_path: Path, monkeypatch: pyt
     assert bench.store is None
     desk.leave("somebody")
     wait_for(lambda: bench.store is not None)
+    desk.close()
+
+
+def test_a_finished_run_is_looked_at_and_left_as_it_is(open_bench: Open, tmp_path: Path) -> None:
+    trainer = Trainer(small_config(epochs=1))
+    with RunStore.create("first", trainer.config, tmp_path) as store:
+        drive(trainer, store, owner="train", until=trainer.steps_per_epoch)
+    with open_run("first", tmp_path) as store:
+        before = store.status()
+    bench = open_bench(run="first")
+    bench.browser.query = {}
+    wait_for(lambda: "data-step='44'" in bench.headline.value and "ssl-done" in bench.headline.value)
+    assert bench.transport.run.disabled
+    bench.knobs.controls["ema"].control.value = 0.5
+    wait_for(lambda: "This run is done" in bench.banner.value)
+    assert not (tmp_path / "engine.log").exists()
+    with open_run("first", tmp_path) as store:
+        after = store.status()
+    assert (after.state, after.step, after.knobs, after.heartbeat) == ("done", 44, before.knobs, before.heartbeat)
+
+
+def test_an_engine_that_a_page_started_ends_when_it_is_idle(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ssl_lab.engine", "--results", str(tmp_path), "--idle-end", "0.2"]
+    subprocess.run(command, check=True, timeout=120)
+    desk = EngineDesk(tmp_path)
+    assert desk.status().pid is None
     desk.close()
 
 

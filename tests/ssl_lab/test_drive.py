@@ -263,4 +263,14 @@ def test_the_end_is_the_end(make_trainer: Make, tmp_path: Path) -> None:
         run.ask("run")
         wait_for(lambda: run.page.status().state == "done")
         assert "done" in run.ask("run").answer
+        assert "done" in run.ask("set", {"ema": 0.5}).answer
         assert run.page.last_step() == 5
+    with open_run("run", tmp_path) as store:
+        assert store.status().state == "done"
+        # Hosted again, it is still done.
+        again, stop = make_trainer(), threading.Event()
+        stop.set()
+        drive(
+            again, store, owner="engine", until=5, running=False, stay=True, events_seen=resume(again, store), stop=stop
+        )
+        assert store.status().state == "done"
