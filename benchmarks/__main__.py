@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from ssl_lab import RunStore, Trainer, preset
-from ssl_lab.drive import drive
+from ssl_lab.loop import drive
 from ssl_lab.store import open_run
 
 

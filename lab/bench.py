@@ -7,6 +7,7 @@ Bench()          # under Voila: its run is stepped by the engine process; this k
 from __future__ import annotations
 
 import html
+import logging
 import os
 import queue
 import sqlite3
@@ -26,10 +27,12 @@ from lab.style import CSS
 from lab.view import RunView, ViewReader
 from ssl_lab.config import DATASETS, PRESETS, RunConfig, preset
 from ssl_lab.errors import SSLLabError
-from ssl_lab.store import CommandKind, RunStore, open_run, results_dir
+from ssl_lab.store import LIVE_STATES, CommandKind, RunStore, open_run, results_dir
 
 if TYPE_CHECKING:
     from ssl_lab.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 EVENTS_LISTED = 12
 """Events listed under the panels; the newest come first."""
@@ -56,6 +59,11 @@ class Bench:
         run: str | None = None,
         results: str | Path | None = None,
     ) -> None:
+        if trainer is not None:
+            # The cell was run again: the bench that it made before lets go of the trainer.
+            if isinstance(trainer.bench, Bench):
+                trainer.bench.close()
+            trainer.bench = self
         folder = results_dir(results)
         self._host: Host = EngineHost(folder) if trainer is None else KernelHost(trainer, folder)
         self._config = self._default(preset, dataset) if trainer is None else trainer.config
@@ -68,6 +76,7 @@ class Bench:
         self._refusal_time = 0.0
         self._complaint = ""
         self._full = False
+        self._acting = False
         self._said = ""
         self._said_time = 0.0
         most = os.environ.get("SSL_LAB_MAX_VISITORS")
@@ -125,11 +134,13 @@ class Bench:
         begin.add_class("ssl-buttons")
         left = w.VBox([setup, begin, self.transport.widget])
         left.add_class("ssl-left")
-        grid = w.GridBox([panel.widget for panel in self.panels])
+        events = w.VBox([w.HTML("<h3>Knobs turned</h3>"), self.event_list])
+        events.add_class("ssl-panel")
+        grid = w.GridBox([*(panel.widget for panel in self.panels), events])
         grid.add_class("ssl-panels")
         top = w.VBox([self.headline, self.words, self.banner, self.restart])
         top.add_class("ssl-top")
-        right = w.VBox([top, grid, w.HTML("<h3>Knobs turned</h3>"), self.event_list])
+        right = w.VBox([top, grid])
         right.add_class("ssl-right")
         body = w.GridBox([left, right, self.knobs.widget])
         body.add_class("ssl-body")
@@ -153,10 +164,11 @@ class Bench:
             self._store.send(command, payload)
 
         store = self._store
-        if store is not None and store.driven():
+        if store is not None and not self._acting and self._actions.empty() and store.driven():
             # The usual way: straight into the file, taken at the next step boundary.
             store.send(command, payload)
         else:
+            # Behind what was asked before, such as a new run that this is meant for.
             self._actions.put(send)
 
     def _on_query(self, change: Mapping[str, Any]) -> None:
@@ -204,7 +216,8 @@ class Bench:
     def _attach(self, store: RunStore) -> None:
         old, self._store = self._store, store
         if old is not None:
-            if old.status().state in ("running", "paused", "loading"):
+            status = old.status()
+            if status.state in LIVE_STATES and status.owner != "train":
                 # The engine has better to do than stepping what nobody looks at.
                 old.send("pause")
             old.close()
@@ -251,14 +264,23 @@ class Bench:
                 action = self._actions.get_nowait()
             except queue.Empty:
                 break
+            self._acting = True
             try:
                 action()
             except (SSLLabError, sqlite3.Error, OSError) as error:
                 self._complaint = str(error)
+            except Exception as error:
+                log.exception("What was asked for failed")
+                self._complaint = f"{type(error).__name__}: {error}"
+            finally:
+                self._acting = False
         if self._full:
             self._say_full()
             return
-        if self._store is None or self._reader is None or not visible:
+        if not visible:
+            return
+        if self._store is None or self._reader is None:
+            self._banner([self._complaint] if self._complaint else [], [])
             return
         waiting = waiting_knobs(self._store)
         view = self._reader.read()

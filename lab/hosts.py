@@ -73,7 +73,7 @@ class EngineHost:
                 f"The engine has not answered for {status.silence:.0f} s. Nothing recorded is lost: start it again, "
                 "and the run goes on from its last checkpoint."
             )
-        return "" if status.device == "" else status.message
+        return ""
 
     def waiting_for(self) -> str:
         status = self.desk.status()
@@ -94,20 +94,23 @@ class KernelHost:
         self.results = results
         self.trainer = trainer
         self._first: Trainer | None = trainer
-        self._stop = threading.Event()
+        self._stops: dict[str, threading.Event] = {}
         self._threads: dict[str, threading.Thread] = {}
 
     def start(self, config: RunConfig) -> RunStore:
         name = free_name(config.preset, self.results)
         store = RunStore.create(name, config, self.results)
         first, self._first = self._first, None
+        # The run before it is saved and let go: nobody could see it any more, and it holds weights and images.
+        self._end_all()
+        self._stops[name] = threading.Event()
         thread = threading.Thread(target=self._drive, args=(name, config, first), name=f"run-{name}", daemon=True)
         self._threads[name] = thread
         thread.start()
         return store
 
     def _drive(self, name: str, config: RunConfig, trainer: Trainer | None) -> None:
-        from ssl_lab.drive import FOREGROUND, drive, fingerprint
+        from ssl_lab.loop import FOREGROUND, drive, fingerprint
         from ssl_lab.trainer import Trainer
 
         with open_run(name, self.results) as store:
@@ -126,7 +129,7 @@ class KernelHost:
                 until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
                 drive(
                     trainer, store, owner="notebook", until=until, running=False, stay=True,
-                    events_seen=int(bool(turned)), stop=self._stop, pace=FOREGROUND,
+                    events_seen=int(bool(turned)), stop=self._stops[name], pace=FOREGROUND,
                 )  # fmt: skip
             except SSLLabError as error:
                 store.set_status(state="failed", message=str(error))
@@ -136,7 +139,9 @@ class KernelHost:
 
     def wake(self, store: RunStore) -> None:
         thread = self._threads.get(store.name)
-        if not store.driven() and (thread is None or not thread.is_alive()):
+        if thread is not None and not thread.is_alive():
+            raise SSLLabError(f"The run {store.name!r} has ended. Start a new one.")
+        if thread is None and not store.driven():
             raise SSLLabError(f"The run {store.name!r} is not of this notebook; it can be looked at, not steered.")
 
     def enter(self, most: int | None) -> bool:
@@ -152,7 +157,11 @@ class KernelHost:
         return None
 
     def close(self) -> None:
-        self._stop.set()
+        self._end_all()
+
+    def _end_all(self) -> None:
+        for stop in self._stops.values():
+            stop.set()
         for thread in self._threads.values():
             thread.join(timeout=30.0)
 

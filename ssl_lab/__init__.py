@@ -21,7 +21,7 @@ from ssl_lab.config import Knobs, RunConfig, preset, presets
 from ssl_lab.errors import SSLLabError
 
 if TYPE_CHECKING:
-    from ssl_lab.drive import drive
+    from ssl_lab.loop import drive
     from ssl_lab.spectrum import Spectrum
     from ssl_lab.store import RunStore
     from ssl_lab.trainer import StepRecord, Trainer
@@ -31,7 +31,7 @@ _LAZY = {
     "StepRecord": "ssl_lab.trainer",
     "Spectrum": "ssl_lab.spectrum",
     "RunStore": "ssl_lab.store",
-    "drive": "ssl_lab.drive",
+    "drive": "ssl_lab.loop",
 }
 
 __all__ = [

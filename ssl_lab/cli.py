@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ssl_lab import __version__
-from ssl_lab.config import Knobs, RunConfig, preset
+from ssl_lab.config import PRESETS, Knobs, RunConfig, preset
 from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError
 from ssl_lab.store import RunStore, check_name, list_runs, open_run, results_dir
 
@@ -64,6 +64,8 @@ class Train:
     """Channels of the encoder's first stage; default 64 for a ResNet-18, 16 for the small encoder."""
     encoder: Literal["small", "resnet18"] | None = None
     """Encoder, if not the data set's own."""
+    stem: Literal["small-image", "large-image"] | None = None
+    """First layers of a ResNet; default by the size of the images."""
     image_size: int | None = None
     """Height and width that a folder's images are brought to; default 32."""
     train_limit: int | None = None
@@ -88,18 +90,19 @@ class Train:
         if self.preset is not None and self.model is not None:
             raise ConfigError("Give --model or --preset, not both.")
         knobs: dict[str, Any] = {}
-        if self.one_layer_predictor and self.model in ("byol", "simsiam"):
+        name = self.preset or self.model or ""
+        if self.one_layer_predictor and name in PRESETS and PRESETS[name].knobs.get("predictor", "mlp") == "mlp":
             knobs["predictor"] = "linear"
         if self.symmetry:
             knobs["symmetry"] = "hard"
         knobs |= dict(_assignment(word) for word in self.set)
         fields = {
-            name: value
-            for name in ("width", "encoder", "image_size", "train_limit", "test_limit", "data_dir")
-            if (value := getattr(self, name)) is not None
+            field: value
+            for field in ("width", "encoder", "stem", "image_size", "train_limit", "test_limit", "data_dir")
+            if (value := getattr(self, field)) is not None
         }
         return preset(
-            self.preset or self.model or "", dataset=_dataset(self.dataset), knobs=knobs, seed=self.seed,
+            name, dataset=_dataset(self.dataset), knobs=knobs, seed=self.seed,
             device=self.device, batch_size=self.batch_size, epochs=self.epochs_pretraining, **fields,
         )  # fmt: skip
 
@@ -112,6 +115,12 @@ class Train:
             raise ConfigError("Give --resume or --overwrite, not both.")
         if self.resume:
             store = open_run(self.name, self.results)
+            if store.config().epochs is None:
+                store.close()
+                raise ConfigError(
+                    f"The run {self.name!r} has no end: it was begun on the page. Open it there, with ?run={self.name} "
+                    "in the address."
+                )
             print(f"Going on with {self.name} as it was set up: {_settings(store.config())}.")
         else:
             config = self.config()
@@ -135,9 +144,9 @@ class Train:
 
     def _pretrain(self, trainer: Trainer, store: RunStore) -> bool:
         from ssl_lab import checkpoint
-        from ssl_lab.drive import drive, fingerprint, resume
+        from ssl_lab.loop import drive, fingerprint, resume
 
-        seen = resume(trainer, store)
+        seen = resume(trainer, store) if self.resume else 0
         if not self.resume:
             store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
         until = (trainer.config.epochs or 0) * trainer.steps_per_epoch

@@ -518,6 +518,9 @@ def presets() -> dict[str, Preset]:
     return dict(PRESETS)
 
 
+LARGE_IMAGE = 64
+"""Height in pixels from which images get the large-image stem."""
+
 # Sizes of the networks that go with an encoder: the paper's for a ResNet, and small ones with which two
 # cores give a live picture of the digits.
 _SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
@@ -547,5 +550,15 @@ def preset(name: str, *, dataset: str = "digits", knobs: Mapping[str, Any] | Non
     info = dataset_info(dataset)
     start = Knobs().changed({**row.knobs, **(knobs or {})})
     encoder = fields.get("encoder", info.encoder)
-    defaults = {"encoder": info.encoder, "stem": info.stem, **_SIZES.get(str(encoder), {}), **row.config}
+    if info is FOLDER:
+        # The engine, a page's kernel and a later test have other working directories.
+        dataset = str(Path(dataset).absolute())
+    # Where a 3x3 stem would keep a large image at its full size, a ResNet takes its usual one.
+    large = (fields.get("image_size") or info.image_size) >= LARGE_IMAGE
+    defaults = {
+        "encoder": info.encoder,
+        "stem": "large-image" if large else info.stem,
+        **_SIZES.get(str(encoder), {}),
+        **row.config,
+    }
     return make_config(**{**defaults, **fields, "preset": name, "dataset": dataset, "knobs": start.model_dump()})

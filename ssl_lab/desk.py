@@ -57,7 +57,7 @@ class EngineStatus:
     runs: int
     """Runs that are awake."""
     message: str
-    """What it does while it starts, or what it complained of."""
+    """What it does while it starts."""
 
     @property
     def alive(self) -> bool:
@@ -210,11 +210,6 @@ class EngineDesk:
             db.execute(
                 "UPDATE engine SET device = ?, torch = ?, message = '', heartbeat = ?", (device, torch, time.time())
             )
-
-    def complain(self, message: str) -> None:
-        """Leaves word of what the engine could not do."""
-        with self._write() as db:
-            db.execute("UPDATE engine SET message = ?", (message,))
 
     def take_requests(self) -> list[str]:
         """Names of the runs that were asked for since the last call."""

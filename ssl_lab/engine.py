@@ -1,7 +1,7 @@
 """The engine process: one torch that steps the runs of everybody, so that a page's kernel stays light.
 
 ``python -m ssl_lab.engine --results DIR``. Pages leave requests in ``DIR/engine.sqlite``; the engine gives each
-run a thread that calls :func:`ssl_lab.drive.drive`. What a page needs to know of the engine is in
+run a thread that calls :func:`ssl_lab.loop.drive`. What a page needs to know of the engine is in
 :mod:`ssl_lab.desk`, which does not import torch.
 """
 
@@ -36,7 +36,9 @@ class Engine:
         self.stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._datasets: dict[tuple[object, ...], Dataset] = {}
-        self._building = threading.Lock()
+        self._building: dict[tuple[object, ...], threading.Lock] = {}
+        self.cpu_threads: int | None = None
+        """Threads that torch uses when left alone; a thread begun while another one steps inherits that one's."""
 
     def serve(self, poll: float = 0.05, idle_end: float | None = None) -> None:
         """Takes requests until :attr:`stop` is set, then has every run saved and let go.
@@ -76,7 +78,7 @@ class Engine:
         try:
             store = open_run(name, self.results)
         except SSLLabError as error:
-            self.desk.complain(str(error))
+            log.warning("%s", error)
             return
         with store:
             try:
@@ -88,18 +90,26 @@ class Engine:
                 store.set_status(state="failed", message=f"The run stopped: {type(error).__name__}: {error}")
 
     def _drive(self, store: RunStore) -> None:
-        from ssl_lab.drive import HOSTED, drive, fingerprint, resume
+        import torch
+
+        from ssl_lab.loop import HOSTED, drive, fingerprint, resume
         from ssl_lab.trainer import Trainer
 
+        if self.cpu_threads is not None:
+            torch.set_num_threads(self.cpu_threads)
+        if store.status().pid == os.getpid():
+            # Of a thread of ours that ended badly: host() lets no two be awake.
+            store.release()
         if store.driven():
             return
         fresh = store.status().state == "queued"
         config = store.config()
         store.set_status(state="loading", message=f"Loading {config.dataset}.")
-        # One at a time: several visitors who open the same data set at once share one copy of it.
-        with self._building:
-            trainer = Trainer(config, self._datasets.get(self._data_key(store)))
-            self._datasets.setdefault(self._data_key(store), trainer.dataset)
+        # One at a time for a data set: visitors who open the same one at once share one copy of it.
+        key = self._data_key(store)
+        with self._building.setdefault(key, threading.Lock()):
+            trainer = Trainer(config, self._datasets.get(key))
+            self._datasets.setdefault(key, trainer.dataset)
         seen = resume(trainer, store)
         if fresh:
             store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
@@ -144,12 +154,13 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from ssl_lab import drive  # noqa: F401  (loaded now, so that the first run need not wait for it)
+    from ssl_lab import loop  # noqa: F401  (loaded now, so that the first run need not wait for it)
     from ssl_lab.config import preset
     from ssl_lab.trainer import Trainer
 
     # The first step of a process loads half of torch: let the engine wait for it and not the first visitor.
     Trainer(preset("directpred")).step()
+    engine.cpu_threads = torch.get_num_threads()
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     desk.introduce(device=device, torch=str(torch.__version__))
     try:

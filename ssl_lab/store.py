@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +31,23 @@ from ssl_lab.spectrum import Spectrum
 SCHEMA = 1
 FILE_NAME = "run.sqlite"
 
+FILES = (
+    FILE_NAME,
+    f"{FILE_NAME}-wal",
+    f"{FILE_NAME}-shm",
+    "checkpoint.safetensors",
+    "encoder.safetensors",
+    "classifier.safetensors",
+    "eigenspace.png",
+)
+"""All that a run keeps in its folder."""
+
+DRIVER_SILENCE = 120.0
+"""Seconds without a heartbeat after which nobody drives: process numbers are given anew after a restart."""
+
 RunState = Literal["queued", "loading", "running", "paused", "done", "failed", "asleep"]
 CommandKind = Literal["set", "run", "pause", "step", "speed", "sleep"]
-LIVE_STATES = ("loading", "running", "paused")
+LIVE_STATES: tuple[RunState, ...] = ("loading", "running", "paused")
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -224,10 +238,9 @@ class RunStore:
                 if old.driven():
                     raise SSLLabError(f"The run {name!r} is being trained right now; stop it before overwriting it.")
         folder.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for old_file in folder.iterdir():
-                if old_file.is_file():
-                    old_file.unlink()
+        # Of a run that is overwritten, or that lost its file: its weights and journal must not pass for the new one's.
+        for old_file in FILES:
+            (folder / old_file).unlink(missing_ok=True)
         # Made whole under another name, so that no reader ever meets half a file and, of two that create the
         # same run at once, one is refused instead of both writing into it.
         temporary = folder / f".{FILE_NAME}.{os.getpid()}.{threading.get_ident()}"
@@ -329,7 +342,13 @@ class RunStore:
             except BaseException:
                 self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
+            try:
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                # A full disk, say: nothing may stay open that later writes would vanish in.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     # ------------------------------------------------------------ config and status
 
@@ -393,12 +412,12 @@ class RunStore:
     def driven(self) -> bool:
         """Whether a living process drives the run."""
         status = self.status()
-        if status.pid is None:
+        if status.pid is None or time.time() - status.heartbeat > DRIVER_SILENCE:
             return False
         # Signal 0 asks whether a process lives, except on Windows, where it would end it.
         if status.host == socket.gethostname() and os.name != "nt":
             return _alive(status.pid)
-        return time.time() - status.heartbeat < 120.0
+        return True
 
     def changed_elsewhere(self) -> bool:
         """Whether another connection wrote since the last call; costs microseconds."""
@@ -416,6 +435,8 @@ class RunStore:
                 "INSERT INTO commands (time, kind, payload, origin) VALUES (?, ?, ?, ?)",
                 (time.time(), kind, json.dumps(dict(payload or {})), origin),
             )
+            # The file's own counter does not count what this connection writes, and the driver may share it.
+            self._seen_version = -1
             return int(cursor.lastrowid or 0)
 
     def waiting(self) -> list[Command]:
@@ -610,11 +631,14 @@ def list_runs(results: str | os.PathLike[str] | None = None) -> list[RunSummary]
         try:
             with RunStore.open(path) as store:
                 knn, probe = store.newest_evaluation("knn"), store.newest_evaluation("probe")
+                status = store.status()
+                if status.state in LIVE_STATES and not store.driven():
+                    status = replace(status, state="asleep", steps_per_second=0.0)
                 found.append(
                     RunSummary(
                         store.name,
                         store.config(),
-                        store.status(),
+                        status,
                         float(store.meta("created")),
                         knn[1] if knn else None,
                         probe[1] if probe else None,

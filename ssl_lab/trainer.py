@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,12 @@ class Trainer:
 
     def __init__(self, config: RunConfig, dataset: Dataset | None = None) -> None:
         self.config = config
+        self.lock = threading.RLock()
+        """Held while a step or a change of rules is under way, so that another thread's ``set`` waits for its end."""
+        self.driver = threading.Lock()
+        """Held by the loop that steps this trainer: there can be only one."""
+        self.bench: Any = None
+        """The bench that shows this trainer, to be closed by the next one."""
         self.device = resolve_device(config.device)
         self.dataset = load_dataset(config) if dataset is None else dataset
         images = self.dataset.train.images
@@ -165,7 +172,10 @@ class Trainer:
         Raises:
             KnobError: a name that is no knob or a value it cannot take; nothing was changed.
         """
-        knobs = self._knobs.changed(changes)
+        with self.lock:
+            return self._turn(self._knobs.changed(changes))
+
+    def _turn(self, knobs: Knobs) -> Knobs:
         if knobs.predictor != self._knobs.predictor:
             generator = torch.Generator().manual_seed(stream_seed(self.config.seed, "predictor", self._step))
             self.predictor.set_mode(knobs.predictor, generator)
@@ -212,7 +222,7 @@ class Trainer:
             NonFiniteLossError: the loss is infinite or not a number (checked on the CPU only, where it costs
                 nothing). The step was not applied: weights, F and the step count are as before.
         """
-        with cpu_threads(self.threads):
+        with self.lock, cpu_threads(self.threads):
             return self._step_once()
 
     def _step_once(self) -> StepRecord:
@@ -264,7 +274,14 @@ class Trainer:
 
     def _overwrite_predictor(self, k: Knobs) -> None:
         if k.predictor == "directpred":
-            self.predictor.set_matrix(directpred(self.correlation, k.eps))
+            try:
+                wp = directpred(self.correlation, k.eps)
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+                raise NonFiniteLossError(
+                    f"F is not finite at step {self._step + 1}: the network has diverged. A learning rate that is too "
+                    f"high is the usual reason (lr {k.lr:g}): start again with a lower one."
+                ) from None
+            self.predictor.set_matrix(wp)
         else:
             self.predictor.set_matrix(directcopy(self.correlation, k.eps, k.norm))
 
@@ -275,7 +292,7 @@ class Trainer:
 
         In mode ``none`` the predictor is the identity, and so is the Wp shown.
         """
-        with torch.no_grad():
+        with self.lock, torch.no_grad():
             f, wp = self.correlation.double().cpu().numpy(), self.predictor.matrix().double().cpu().numpy()
         return spectrum(f, wp)
 
@@ -325,15 +342,16 @@ class Trainer:
 
         There is no random state: every draw is seeded by (run seed, stream, step).
         """
-        return {
-            "tensors": {name: value.detach().clone() for name, value in self._tensors().items()},
-            "counters": {
-                "step": self._step,
-                "has_correlation": self._has_correlation,
-                "holds_mlp": self.predictor.holds_mlp,
-                "knobs": self._knobs.model_dump(),
-            },
-        }
+        with self.lock:
+            return {
+                "tensors": {name: value.detach().clone() for name, value in self._tensors().items()},
+                "counters": {
+                    "step": self._step,
+                    "has_correlation": self._has_correlation,
+                    "holds_mlp": self.predictor.holds_mlp,
+                    "knobs": self._knobs.model_dump(),
+                },
+            }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -358,7 +376,17 @@ class Trainer:
                 )
         knobs = Knobs().changed(counters["knobs"])
         step = int(counters["step"])
+        with self.lock:
+            self._take_over(here, tensors, counters, knobs, step)
 
+    def _take_over(
+        self,
+        here: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        counters: Mapping[str, Any],
+        knobs: Knobs,
+        step: int,
+    ) -> None:
         for name, tensor in here.items():
             tensor.copy_(tensors[name])
         self.predictor.mode, self.predictor.holds_mlp = knobs.predictor, bool(counters["holds_mlp"])

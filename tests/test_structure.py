@@ -14,12 +14,12 @@ LEVELS = [
     {"datasets", "augment", "networks", "optimiser", "figures", "store", "desk"},
     {"predictor", "checkpoint", "evaluation"},
     {"trainer"},
-    {"drive"},
+    {"loop"},
     {"engine"},
     {"cli"},
 ]
 WITH_TORCH = {
-    "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "drive",
+    "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
 }  # fmt: skip
 
 

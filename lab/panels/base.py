@@ -36,7 +36,9 @@ class Panel(ABC):
     def __init__(self, x: bq.Scale, y: bq.Scale, marks: list[bq.Mark]) -> None:
         self.x, self.y = x, y
         self.axis_x = bq.Axis(scale=x, label=self.x_label, grid_lines="none", label_offset="30px")
-        self.axis_y = bq.Axis(scale=y, label=self.y_label, side="left", label_offset="44px")
+        self.axis_y = bq.Axis(scale=y, label=self.y_label, side="left", label_offset="46px")
+        # The numbers stand off the line that they belong to.
+        self.axis_y.tick_style = {"transform": "translateX(-4px)"}
         for scale in (x, y):
             scale.allow_padding = False
             self.set_range(scale, scale.min, scale.max)

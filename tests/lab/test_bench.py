@@ -15,7 +15,7 @@ import pytest
 from lab import Bench
 from ssl_lab import RunStore, Trainer, preset
 from ssl_lab.desk import EngineDesk
-from ssl_lab.drive import drive
+from ssl_lab.loop import drive
 from ssl_lab.store import open_run
 from tests.lab.conftest import end_engine, wait_for
 from tests.ssl_lab.conftest import small_config
@@ -66,6 +66,34 @@ def test_a_trainer_in_a_thread(open_bench: Open) -> None:
     assert newest is not None
     wait_for(lambda: np.allclose(bench.panels[0].lines.y[-1], newest.spectrum.f_eigenvalues, rtol=1e-5))
     assert "No effect now" in bench.knobs.controls["lr_predictor"].help.value
+
+
+def test_a_cell_that_is_run_again_takes_the_trainer_over(open_bench: Open) -> None:
+    trainer, twin = Trainer(small_config()), Trainer(small_config())
+    first = open_bench(trainer)
+    ready(first)
+    first.transport.run.click()
+    wait_for(lambda: trainer.step_count > 5)
+    second = open_bench(trainer)
+    ready(second)
+    done = trainer.step_count
+    second.transport.step10.click()
+    wait_for(lambda: state(second).step == done + 10 and state(second).state == "paused")
+    assert second.store is not None
+    expected = [twin.step().loss for _ in range(done + 10)]
+    assert second.store.losses().tolist() == expected[done:]
+    # A new run ends the thread of the one before it.
+    second.new.click()
+    wait_for(lambda: second.store.name == "directpred-3" and state(second).state == "paused")  # type: ignore[union-attr]
+    assert trainer.driver.acquire(timeout=10)
+    trainer.driver.release()
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, open_bench: Open) -> None:
+    bench = open_bench()
+    (tmp_path / "directpred-1").write_text("a file where the run's folder should be")
+    bench._actions.put(lambda: bench._attach(RunStore.create("directpred-1", preset("byol"), tmp_path)))
+    wait_for(lambda: "role='alert'" in bench.banner.value and "directpred-1" in bench.banner.value)
 
 
 def test_what_the_engine_refuses_is_on_the_page(open_bench: Open) -> None:

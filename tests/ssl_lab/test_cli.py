@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_lab import cli
+from ssl_lab import RunStore, cli, preset
 from ssl_lab.store import open_run
 
 SMALL = ["--width", "4", "--epochs-pretraining", "3", "--epochs-finetuning", "5", "--device", "cpu"]
@@ -108,6 +108,23 @@ def test_both_spellings_and_all_the_seeds_flags(results: Path, capsys: pytest.Ca
     status, out, _ = here(capsys, "test", "--name", "first", "--only_vis")
     assert status == 0
     assert "Accuracy" not in out
+
+
+def test_one_layer_goes_with_a_preset_too(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", *SMALL, "--epochs-pretraining", "1", "--one-layer-predictor", "--name"]
+    for name, expected in (("byol", "linear"), ("directcopy", "directcopy")):
+        assert here(capsys, *words, name, "--preset", name)[0] == 0
+        with open_run(name, results) as store:
+            assert store.config().knobs.predictor == expected
+
+
+def test_a_run_without_end_is_not_ended_by_the_command_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunStore.create("endless", preset("byol"), results).close()
+    status, _, err = here(capsys, "train", "--name", "endless", "--resume")
+    assert status == 2
+    assert "has no end" in err
+    with open_run("endless", results) as store:
+        assert store.status().state == "queued"
 
 
 def test_a_name_that_is_taken(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,6 +129,17 @@ def test_a_bad_setting_is_named(arguments: dict[str, object], words: list[str]) 
         assert word in str(error.value)
 
 
+def test_a_folder_is_found_from_elsewhere_and_large_images_get_their_stem(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = preset("byol", dataset="pictures")
+    assert config.dataset == str(tmp_path / "pictures")
+    assert (config.encoder, config.stem) == ("resnet18", "small-image")
+    assert preset("byol", dataset="pictures", image_size=96).stem == "large-image"
+    assert preset("byol", dataset="stl10").stem == "large-image"
+    assert preset("byol", dataset="cifar10").stem == "small-image"
+
+
 def test_data_sets_have_a_recipe() -> None:
     assert set(DATASETS) == {"digits", "cifar10", "stl10", "fashion-mnist"}
     assert DATASETS["cifar10"].recipe.jitter == (0.4, 0.4, 0.4, 0.1)

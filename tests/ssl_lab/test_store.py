@@ -225,3 +225,26 @@ def test_the_config_is_readable_json(store: RunStore) -> None:
         ((text,),) = db.execute("SELECT value FROM meta WHERE key = 'config'").fetchall()
     db.close()
     assert json.loads(text)["knobs"]["predictor"] == "directpred"
+
+
+def test_a_process_number_given_anew_drives_nothing(store: RunStore, tmp_path: Path) -> None:
+    store.claim("engine")
+    store.set_status(state="running")
+    assert store.driven()
+    assert list_runs(tmp_path)[0].status.state == "running"
+    store.set_status(heartbeat=0.0)
+    assert not store.driven()
+    assert list_runs(tmp_path)[0].status.state == "asleep"
+    store.claim("train")
+
+
+def test_what_an_old_run_left_is_not_the_new_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    folder.mkdir()
+    for name in ("checkpoint.safetensors", "run.sqlite-wal", "notes.txt"):
+        (folder / name).write_text("old")
+    RunStore.create("first", CONFIG, tmp_path).close()
+    assert sorted(p.name for p in folder.iterdir() if not p.name.startswith("run.sqlite-")) == [
+        "notes.txt",
+        "run.sqlite",
+    ]

@@ -14,8 +14,8 @@ import torch
 
 from ssl_lab import RunStore, Trainer
 from ssl_lab.checkpoint import CHECKPOINT
-from ssl_lab.drive import Pace, drive, resume
 from ssl_lab.errors import NonFiniteLossError, SSLLabError
+from ssl_lab.loop import Pace, drive, resume
 from ssl_lab.store import Command, open_run
 from tests.ssl_lab.conftest import small_config
 
@@ -274,3 +274,168 @@ def test_the_end_is_the_end(make_trainer: Make, tmp_path: Path) -> None:
             again, store, owner="engine", until=5, running=False, stay=True, events_seen=resume(again, store), stop=stop
         )
         assert store.status().state == "done"
+
+
+def test_a_trainer_is_stepped_by_one_loop_only(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    with Driven(trainer, tmp_path) as run:
+        run.steps(1)
+        with (
+            RunStore.create("other", trainer.config, tmp_path) as other,
+            pytest.raises(SSLLabError, match="another run already"),
+        ):
+            drive(trainer, other, owner="train", until=5)
+        run.steps(1)
+    # Let go of, it can be driven again.
+    with RunStore.create("third", trainer.config, tmp_path) as third:
+        assert drive(trainer, third, owner="train", until=4) == "done"
+
+
+def test_knobs_turned_in_the_notebook_while_it_runs_are_all_on_record(make_trainer: Make, tmp_path: Path) -> None:
+    """Turned at any moment, from another thread, between commands of a page: the record leads to the same numbers."""
+    trainer = make_trainer()
+    with Driven(trainer, tmp_path) as run:
+        run.ask("run")
+        for i in range(12):
+            trainer.set(predictor=("mlp", "linear", "directpred", "none")[i % 4])
+            run.ask("set", {"ema": 0.5 + 0.01 * i})
+        trainer.set(rho=0.7)
+        run.ask("pause")
+        wait_for(lambda: run.page.status().state == "paused")
+        run.steps(3)
+        events, losses = run.page.events(), run.page.losses().tolist()
+    assert trainer.knobs.rho == 0.7
+    replay = make_trainer()
+    again = []
+    for step in range(len(losses)):
+        for event in events:
+            if event.step == step:
+                replay.set(**event.changes)
+        again.append(replay.step().loss)
+    assert again == losses
+    assert replay.knobs == trainer.knobs
+
+
+def test_a_full_disk_does_not_lock_the_run(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssl_lab import checkpoint
+
+    def full(*_: object) -> None:
+        raise SSLLabError("no space left")
+
+    with RunStore.create("run", small_config(), tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save_state", full)
+            assert drive(make_trainer(), store, owner="train", until=5) == "done"
+            assert store.status().message == "no space left"
+        assert store.last_step() == 5
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "add_metrics", full)
+            with pytest.raises(SSLLabError, match="no space"):
+                drive(make_trainer(), store, owner="train", until=9)
+        assert not store.driven()
+        assert drive(make_trainer(), store, owner="train", until=9) == "done"
+
+
+class Diverging(Trainer):
+    """As on a GPU, where a loss is read only when it is written down."""
+
+    bad_step = 4
+
+    def step(self) -> Any:
+        record = super().step()
+        if record.step < self.bad_step:
+            return record
+        return type(record)(record.step, record.epoch, torch.full((2,), float("nan")))
+
+
+def test_a_loss_that_is_read_late_is_not_lost(digits: Any, tmp_path: Path) -> None:
+    with Driven(Diverging(small_config(), digits), tmp_path) as run:
+        run.ask("step", {"steps": 4})  # the last step of the budget
+        status = wait_for(lambda: (s := run.page.status()).state == "failed" and s)
+        assert "step 4" in status.message
+        assert run.page.last_step() == 3
+    with RunStore.create("foreground", small_config(), tmp_path) as store:
+        with pytest.raises(NonFiniteLossError):
+            drive(Diverging(small_config(), digits), store, owner="train", until=4)
+        assert store.status().state == "failed"
+
+
+def test_a_run_that_failed_keeps_its_state_and_its_last_good_checkpoint(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer("byol")
+    with Driven(trainer, tmp_path) as run:
+        run.steps(3)
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    again = make_trainer("byol")
+    with open_run("run", tmp_path) as store:
+        seen = resume(again, store)
+        with torch.no_grad():
+            again.online.projector[-1].weight.fill_(float("nan"))
+        with pytest.raises(NonFiniteLossError):
+            drive(again, store, owner="train", until=9, events_seen=seen)
+        assert store.status().state == "failed"
+        assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+        # A state that is not finite is not saved either, whatever the run is called.
+        stop = threading.Event()
+        stop.set()
+        drive(again, store, owner="train", events_seen=seen, stop=stop)
+        assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+
+
+def test_sleep_sends_one_run_to_sleep(make_trainer: Make, tmp_path: Path) -> None:
+    with Driven(make_trainer(), tmp_path) as run:
+        run.steps(1)
+        run.ask("sleep")
+        wait_for(lambda: not run.thread.is_alive())
+        assert run.page.status().state == "asleep"
+        assert not run.stop.is_set()
+
+
+def test_a_checkpoint_is_never_ahead_of_the_record(make_trainer: Make, tmp_path: Path) -> None:
+    from ssl_lab import checkpoint
+
+    ahead = []
+
+    def look(record: Any) -> None:
+        path = tmp_path / "run" / CHECKPOINT
+        if path.is_file():
+            ahead.append(checkpoint.load_state(path)[0]["counters"]["step"] > store.last_step())
+
+    with RunStore.create("run", small_config(), tmp_path) as store:
+        pace = Pace(flush=1e9, checkpoint=0.0)
+        drive(make_trainer(), store, owner="train", until=12, pace=pace, on_record=look)
+    assert len(ahead) >= 10
+    assert not any(ahead)
+
+
+def test_a_broken_checkpoint_costs_time_only(make_trainer: Make, tmp_path: Path) -> None:
+    with Driven(make_trainer(), tmp_path) as run:
+        run.steps(6)
+        losses = run.page.losses().tolist()
+    path = tmp_path / "run" / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:1000])
+    with open_run("run", tmp_path) as store:
+        again = make_trainer()
+        assert resume(again, store) == 0
+        drive(again, store, owner="train", until=8)
+        assert store.losses().tolist()[:6] == losses
+
+
+def test_a_command_by_the_same_store_is_taken(make_trainer: Make, tmp_path: Path) -> None:
+    with RunStore.create("run", small_config(), tmp_path) as store:
+        sent: list[int] = []
+
+        def send(record: Any) -> None:
+            if record.step == 3:
+                sent.append(store.send("set", {"ema": 0.5}))
+
+        drive(make_trainer(), store, owner="train", until=8, on_record=send)
+        assert store.command(sent[0]).state == "done"
+        assert [event.step for event in store.events()] == [3]
+
+
+def test_a_speed_does_not_outlive_its_loop(make_trainer: Make, tmp_path: Path) -> None:
+    with Driven(make_trainer(), tmp_path) as run:
+        run.ask("speed", {"steps_per_second": 3.0})
+    with open_run("run", tmp_path) as store:
+        drive(make_trainer(), store, owner="train", until=3)
+        assert store.status().speed is None

@@ -84,13 +84,25 @@ def drive(
     Raises:
         SSLLabError: another process drives the run, or (unless ``stay``) the run failed.
     """
-    store.claim(owner)
+    if not trainer.driver.acquire(blocking=False):
+        raise SSLLabError(
+            "This trainer is being stepped by another run already. Close that bench, or make another trainer."
+        )
+    try:
+        store.claim(owner)
+    except BaseException:
+        trainer.driver.release()
+        raise
     loop = _Loop(trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace, on_record)
     try:
         return loop.run()
     finally:
-        loop.leave()
-        store.release()
+        # Whatever fails while leaving, the run must not stay claimed by a process that no longer drives it.
+        try:
+            loop.leave()
+        finally:
+            trainer.driver.release()
+            store.release()
 
 
 class _Loop:
@@ -109,6 +121,8 @@ class _Loop:
         on_record: Callable[[StepRecord], None] | None,
     ) -> None:
         self.trainer, self.store, self.until, self.stay, self.stop = trainer, store, until, stay, stop
+        self.leaving = False
+        """Set by a ``sleep`` command: this run goes, others that share ``stop`` stay."""
         self.pace, self.on_record = pace, on_record
         self.state: RunState = "running" if running else "paused"
         self.message = ""
@@ -135,16 +149,19 @@ class _Loop:
     # ------------------------------------------------------------ the loop
 
     def run(self) -> RunState:
+        self.store.set_status(speed=None)
         self._refresh_viewer()
+        if self.trainer.step_count > self.store.last_step():
+            # What came before is not on record, so that only a checkpoint leads back here.
+            self._save()
         self._catch_up()
         if self._at_end() and self.state == "paused":
             self.state = "done"
         self._snapshot()
         while True:
             self._take_commands()
-            if self.stop.is_set():
-                self.state = "done" if self._at_end() else "asleep"
-                return self.state
+            if self._ending():
+                return self._left()
             if self.state == "running" and self._at_end():
                 self._stand("done", "")
                 self._evaluate(force=True)
@@ -154,19 +171,28 @@ class _Loop:
                 self._step()
             else:
                 if self._unwatched(self.pace.sleep_unwatched):
-                    self.state = "asleep"
-                    return self.state
+                    return self._left()
                 time.sleep(self.pace.idle_poll)
             self._housekeeping()
 
     def leave(self) -> None:
         """Leaves the file whole: what was measured, where the run stands, and a checkpoint."""
+        with self.trainer.lock:
+            self._log_foreign_turn()
         self._flush()
         self._record_spectrum()
         self._save()
-        state: RunState = "asleep" if self.state in ("running", "paused") else self.state
-        self.state = state
+        self.state = self._left()
         self._write_status()
+
+    def _ending(self) -> bool:
+        return self.stop.is_set() or self.leaving
+
+    def _left(self) -> RunState:
+        """The state in which a run is left: one that failed or is done stays so."""
+        if self.state in ("failed", "done"):
+            return self.state
+        return "done" if self._at_end() else "asleep"
 
     def _at_end(self) -> bool:
         return self.until is not None and self.trainer.step_count >= self.until
@@ -180,7 +206,7 @@ class _Loop:
                 event = self.recorded.pop(0)
                 self.knobs = self.trainer.set(**event.changes)
                 self.event_count = event.number
-            if self.trainer.step_count >= goal or self.stop.is_set() or self.state == "failed":
+            if self.trainer.step_count >= goal or self._ending() or self.state == "failed":
                 break
             self.state = "loading"
             self.message = f"Going again through what is recorded, to step {goal:,}."
@@ -190,8 +216,6 @@ class _Loop:
             self.state, self.message = state, ""
 
     def _step(self) -> None:
-        if self.trainer.knobs is not self.knobs:
-            self._log_foreign_turn()
         if self.speed is not None:
             self.boundary = max(self.boundary + 1.0 / self.speed, time.monotonic() - 1.0 / self.speed)
             while (wait := self.boundary - time.monotonic()) > 0:
@@ -199,11 +223,14 @@ class _Loop:
                 time.sleep(min(wait, self.pace.idle_poll))
                 if self.store.changed_elsewhere():
                     self._take_commands(known_change=True)
-                if self.state != "running" or self.stop.is_set():
+                if self.state != "running" or self._ending():
                     return
                 self._housekeeping()
         try:
-            record = self.trainer.step()
+            # One grip, so that no notebook turns a knob between the look and the step.
+            with self.trainer.lock:
+                self._log_foreign_turn()
+                record = self.trainer.step()
         except NonFiniteLossError as error:
             self._fail(str(error), error)
             return
@@ -245,6 +272,10 @@ class _Loop:
             self._stand("paused", "Paused, because no page was looking. Run goes on from here.")
 
     def _stand(self, state: RunState, message: str) -> None:
+        # First what was measured: a loss that is not finite outdoes a pause.
+        self._flush()
+        if self.state == "failed" and state != "failed":
+            return
         self.state, self.message, self.rate = state, message, 0.0
         self.stood_since = time.monotonic()
         self._snapshot()
@@ -262,6 +293,8 @@ class _Loop:
         for command in self.store.waiting():
             try:
                 self._obey(command)
+            except NonFiniteLossError:
+                raise
             except KnobError as error:
                 self.store.answer(command, self.trainer.step_count, refused=str(error))
             except Exception as error:
@@ -296,7 +329,7 @@ class _Loop:
             self.boundary = time.monotonic()
             self.store.set_status(speed=speed)
         elif command.kind == "sleep":
-            self.stop.set()
+            self.leaving = True
         else:
             raise KnobError(f"There is no command {command.kind!r}.")
         self.store.answer(command, trainer.step_count)
@@ -310,6 +343,11 @@ class _Loop:
 
     def _turn(self, command: Command) -> None:
         """Turns knobs: checked first, then logged, then done."""
+        with self.trainer.lock:
+            self._log_foreign_turn()
+            self._turn_logged(command)
+
+    def _turn_logged(self, command: Command) -> None:
         trainer, store = self.trainer, self.store
         now = trainer.knobs
         if self._at_end():
@@ -331,8 +369,12 @@ class _Loop:
 
     def _log_foreign_turn(self) -> None:
         """A notebook called ``trainer.set`` while the loop runs: the record must have it all the same."""
+        if self.trainer.knobs is self.knobs:
+            return
         changes = self.knobs.difference(self.trainer.knobs)
         if changes:
+            # An event must not lie beyond the last recorded step, or a run that is cut here would not meet it again.
+            self._flush()
             before = {name: getattr(self.knobs, name) for name in changes}
             self.event_count = self.store.add_event(self.trainer.step_count, before, changes, "notebook")
         self.knobs = self.trainer.knobs
@@ -362,9 +404,10 @@ class _Loop:
         if self.records:
             records, self.records = self.records, []
             rows = [Metrics(r.step, r.epoch, r.loss, r.penalty) for r in records]
-            self.store.add_metrics(row for row in rows if row.loss == row.loss and abs(row.loss) != float("inf"))
-            bad = next((row for row in rows if not abs(row.loss) < float("inf")), None)
-            if bad is not None and self.state == "running":
+            good = [row for row in rows if abs(row.loss) < float("inf") and abs(row.penalty) < float("inf")]
+            self.store.add_metrics(good)
+            bad = next((row for row in rows if row not in good), None)
+            if bad is not None and self.state != "failed":
                 self._fail_late(bad)
         if self.state == "running" and now - self.meter_time >= 1.0:
             self.rate = (self.trainer.step_count - self.meter_step) / (now - self.meter_time)
@@ -411,9 +454,18 @@ class _Loop:
         self.knn_due = time.monotonic() + max(self.pace.knn_pause, cost / self.pace.knn_share)
 
     def _save(self) -> None:
+        """Writes a checkpoint, if there is a sound state to go on from; a full disk is said and not died of."""
         self.saved = time.monotonic()
+        # The record first: a checkpoint ahead of it would leave a hole for ever.
+        self._flush()
         state = self.trainer.state_dict()
-        checkpoint.save_state(self.store.folder / checkpoint.CHECKPOINT, state, self.event_count)
+        if self.state == "failed" or not all(bool(t.isfinite().all()) for t in state["tensors"].values()):
+            return
+        try:
+            checkpoint.save_state(self.store.folder / checkpoint.CHECKPOINT, state, self.event_count)
+        except SSLLabError as error:
+            log.warning("%s", error)
+            self.message = str(error)
 
 
 KNN_IMAGES = (1_500, 500)
@@ -441,7 +493,12 @@ def resume(trainer: Trainer, store: RunStore) -> int:
     path = store.folder / checkpoint.CHECKPOINT
     seen = 0
     if path.is_file():
-        state, seen = checkpoint.load_state(path)
+        try:
+            state, seen = checkpoint.load_state(path)
+        except SSLLabError as error:
+            # The record leads there too, only slower.
+            log.warning("%s The run goes through its record from the start.", error)
+            return 0
         trainer.load_state_dict(state)
     return seen
 
