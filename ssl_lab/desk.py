@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_lab.database import transaction
 from ssl_lab.errors import EngineError
 
 FILE_NAME = "engine.sqlite"
@@ -88,14 +89,8 @@ class EngineDesk:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, transaction(self._connection) as db:
+            yield db
 
     # ------------------------------------------------------------ the pages' side
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ssl_lab import __version__
 from ssl_lab.config import Knobs, RunConfig
+from ssl_lab.database import transaction
 from ssl_lab.errors import RunExistsError, RunMissingError, SSLLabError
 from ssl_lab.spectrum import Spectrum
 
@@ -336,19 +337,8 @@ class RunStore:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            try:
-                self._connection.execute("COMMIT")
-            except sqlite3.Error:
-                # A full disk, say: nothing may stay open that later writes would vanish in.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+            with transaction(self._connection) as db:
+                yield db
 
     # ------------------------------------------------------------ config and status
 

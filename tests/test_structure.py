@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each module may import those on the levels before its own, and its neighbours never.
 LEVELS = [
     {"errors"},
-    {"config", "spectrum", "theory"},
+    {"config", "spectrum", "theory", "database"},
     {"datasets", "augment", "networks", "optimiser", "figures", "store", "desk"},
     {"predictor", "checkpoint", "evaluation"},
     {"trainer"},
