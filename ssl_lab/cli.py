@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ssl_lab.evaluation import ProbeResult
     from ssl_lab.trainer import StepRecord, Trainer
 
+DIFFERENT, CLOSE = 1, 3
+"""Exit statuses of a replay that is not bit-equal: though it should be, and because it cannot be."""
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell expects it."""
 
@@ -290,6 +293,36 @@ class Runs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Go through a run again from its config, seed and knob events, and say whether it comes to the same numbers.
+
+    Exit status: 0 bit-equal, 1 not the same though it should be, 3 only close, on another machine or version.
+    """
+
+    name: tyro.conf.Positional[str]
+    """Name of the run."""
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def run(self) -> int:
+        """Replays; gives the exit status."""
+        from tqdm import tqdm
+
+        from ssl_lab.replay import replay
+
+        with open_run(self.name, self.results, readonly=True) as store:
+            often = 0.1 if sys.stderr.isatty() else 5.0
+            with tqdm(
+                total=store.last_step(), desc="replay", unit="step", dynamic_ncols=True, mininterval=often
+            ) as bar:
+                report = replay(store, on_step=lambda _: bar.update())
+        print(report.describe())
+        if report.equal:
+            return 0
+        return CLOSE if report.elsewhere else DIFFERENT
+
+
+@dataclass(frozen=True, kw_only=True)
 class App:
     """Serve the notebooks as apps with Voila and open the bench in the browser."""
 
@@ -334,6 +367,7 @@ Subcommand = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Test, tyro.conf.subcommand("test")]
     | Annotated[Runs, tyro.conf.subcommand("runs")]
+    | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[App, tyro.conf.subcommand("app")]
 )
 
@@ -347,7 +381,7 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"ssl-lab {__version__}")
         return 0
-    command: Train | Test | Runs | App = tyro.cli(
+    command: Train | Test | Runs | Replay | App = tyro.cli(
         Subcommand,
         prog="ssl-lab", args=words, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip

@@ -511,6 +511,11 @@ class RunStore:
         """Losses of all steps (steps,), for comparing runs."""
         return np.array([row[0] for row in self._rows("SELECT loss FROM metrics ORDER BY step")])
 
+    def recorded_losses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(steps, losses) of all that is recorded."""
+        rows = self._rows("SELECT step, loss FROM metrics ORDER BY step")
+        return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows])
+
     def loss_curve(self, points: int = 400) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(steps, losses), at most ``points`` of each, evenly over the run; costs what it gives, not what is stored."""
         last = self.last_step()

@@ -15,11 +15,13 @@ LEVELS = [
     {"predictor", "checkpoint", "evaluation"},
     {"trainer"},
     {"loop"},
+    {"replay"},
     {"engine"},
     {"cli"},
 ]
 WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
+    "replay",
 }  # fmt: skip
 
 
