@@ -440,6 +440,9 @@ class _Loop:
             found = self.trainer.spectrum()
         except ValueError as error:
             log.warning("No spectrum at step %d: %s", step, error)
+            if self.state != "failed":
+                divergence = NonFiniteLossError(f"There is no spectrum at step {step}: {error}")
+                self._fail(str(divergence), divergence)
             return
         self.store.add_spectrum(step, self.trainer.epoch, found)
 

@@ -219,7 +219,7 @@ class Trainer:
         """One batch, one update of every part.
 
         Raises:
-            NonFiniteLossError: the loss is infinite or not a number (checked on the CPU only, where it costs
+            NonFiniteLossError: the loss or F is infinite or not a number (checked on the CPU only, where it costs
                 nothing). The step was not applied: weights, F and the step count are as before.
         """
         with self.lock, cpu_threads(self.threads):
@@ -243,12 +243,9 @@ class Trainer:
         if k.symmetry == "penalty" and k.predictor != "none":
             penalty = k.symmetry_strength * self.predictor.asymmetry_penalty()
             total = loss + penalty
-        if self.device.type == "cpu" and not np.isfinite(value := float(total.detach())):
-            raise NonFiniteLossError(
-                f"The loss became {value} at step {self._step + 1}; the step was not applied. A learning rate that "
-                f"is too high is the usual reason (lr {k.lr:g}, predictor's {k.lr_predictor:g}): start again with "
-                "a lower one."
-            )
+        batch = correlation(torch.cat([f1, f2]))
+        if self.device.type == "cpu":
+            self._check_finite(float(total.detach()), float(batch.trace()), k)
 
         total.backward()  # type: ignore[no-untyped-call]
         for group in self._optimiser:
@@ -258,14 +255,23 @@ class Trainer:
                 self.predictor.symmetrise()
             # lerp with weight 1 returns its end exactly: tau = 0 is SimSiam to the last bit.
             torch._foreach_lerp_(self._followers, self._leaders, 1.0 - k.ema)
-            self._update_correlation(torch.cat([f1, f2]), k)
+            self._update_correlation(batch, k)
             if k.predictor in DIRECT_MODES and self._step % k.freq == 0:
                 self._overwrite_predictor(k)
         self._step += 1
         return StepRecord(self._step, self.epoch, torch.stack([loss.detach(), penalty.detach()]))
 
-    def _update_correlation(self, f: Tensor, k: Knobs) -> None:
-        batch = correlation(f)
+    def _check_finite(self, loss: float, trace: float, k: Knobs) -> None:
+        # The cosine forgets lengths: the projections can overflow in F long before the loss says anything.
+        for name, value in (("loss", loss), ("trace of F", trace)):
+            if not np.isfinite(value):
+                raise NonFiniteLossError(
+                    f"The {name} became {value} at step {self._step + 1}; the step was not applied. A learning rate "
+                    f"that is too high is the usual reason (lr {k.lr:g}, predictor's {k.lr_predictor:g}): start again "
+                    "with a lower one."
+                )
+
+    def _update_correlation(self, batch: Tensor, k: Knobs) -> None:
         if self._has_correlation:
             self.correlation.mul_(k.rho).add_(batch, alpha=1.0 - k.rho)
         else:

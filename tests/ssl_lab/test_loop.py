@@ -439,3 +439,16 @@ def test_a_speed_does_not_outlive_its_loop(make_trainer: Make, tmp_path: Path) -
     with open_run("run", tmp_path) as store:
         drive(make_trainer(), store, owner="train", until=3)
         assert store.status().speed is None
+
+
+def test_an_f_that_is_not_finite_fails_the_run(make_trainer: Make, tmp_path: Path) -> None:
+    """As on a GPU, where a step does not look: the next spectrum does."""
+    trainer = make_trainer("byol")
+    with Driven(trainer, tmp_path) as run:
+        run.steps(3)
+        trainer._check_finite = lambda *_: None  # type: ignore[method-assign]
+        with torch.no_grad():
+            trainer.online.projector[-1].weight.mul_(1e22)
+        run.ask("step", {"steps": 5})
+        status = wait_for(lambda: (s := run.page.status()).state == "failed" and s)
+        assert "not finite" in status.message

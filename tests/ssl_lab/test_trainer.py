@@ -297,6 +297,17 @@ def test_a_loss_that_is_not_finite_is_not_applied(make_trainer: Make) -> None:
         assert torch.equal(value, after[key]), key
 
 
+def test_projections_that_overflow_are_noticed_though_the_loss_is_finite(make_trainer: Make) -> None:
+    trainer = make_trainer("byol-one-layer")
+    trainer.step()
+    with torch.no_grad():
+        trainer.online.projector[-1].weight.mul_(1e22)
+    with pytest.raises(NonFiniteLossError, match="trace of F became inf at step 2"):
+        trainer.step()
+    assert trainer.step_count == 1
+    assert torch.isfinite(trainer.correlation).all()
+
+
 def test_a_batch_larger_than_the_set_is_refused(digits) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError, match="2000"):
         Trainer(small_config(batch_size=2000), digits)
