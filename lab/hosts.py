@@ -88,32 +88,52 @@ class EngineHost:
 
 
 class KernelHost:
-    """A thread of this kernel for each run; the first is of a trainer that the notebook made."""
+    """A thread of this kernel for one run at a time; the first is of a trainer that the notebook made."""
 
     def __init__(self, trainer: Trainer, results: Path) -> None:
         self.results = results
         self.trainer = trainer
-        self._first: Trainer | None = trainer
-        self._stops: dict[str, threading.Event] = {}
-        self._threads: dict[str, threading.Thread] = {}
+        self._given: Trainer | None = trainer
+        self._given_name = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._name = ""
 
     def start(self, config: RunConfig) -> RunStore:
         name = free_name(config.preset, self.results)
         store = RunStore.create(name, config, self.results)
-        first, self._first = self._first, None
-        # The run before it is saved and let go: nobody could see it any more, and it holds weights and images.
-        self._end_all()
-        self._stops[name] = threading.Event()
-        thread = threading.Thread(target=self._drive, args=(name, config, first), name=f"run-{name}", daemon=True)
-        self._threads[name] = thread
-        thread.start()
+        first = self._given if not self._given_name else None
+        if first is not None:
+            self._given_name = name
+        self._launch(name, first)
         return store
 
-    def _drive(self, name: str, config: RunConfig, trainer: Trainer | None) -> None:
-        from ssl_lab.loop import FOREGROUND, drive, fingerprint
+    def wake(self, store: RunStore) -> None:
+        if self._name == store.name and self._thread is not None and self._thread.is_alive():
+            return
+        if store.driven():
+            return
+        # The notebook's own trainer goes on with its run, if nobody has stepped it meanwhile.
+        given = self._given if store.name == self._given_name else None
+        if given is not None and (given.step_count != store.last_step() or given.knobs != store.status().knobs):
+            given = None
+        self._launch(store.name, given, seen=len(store.events()))
+
+    def _launch(self, name: str, trainer: Trainer | None, seen: int = 0) -> None:
+        # The run before it is saved and let go: it holds weights and images, and stands still anyway.
+        self._end()
+        self._stop, self._name = threading.Event(), name
+        self._thread = threading.Thread(
+            target=self._drive, args=(name, trainer, seen, self._stop), name=f"run-{name}", daemon=True
+        )
+        self._thread.start()
+
+    def _drive(self, name: str, trainer: Trainer | None, seen: int, stop: threading.Event) -> None:
+        from ssl_lab.loop import drive, resume
         from ssl_lab.trainer import Trainer
 
         with open_run(name, self.results) as store:
+            config = store.config()
             try:
                 if trainer is None:
                     store.set_status(state="loading", message=f"Loading {config.dataset}.")
@@ -121,28 +141,19 @@ class KernelHost:
                     data = self.trainer.dataset if _same_data(config, self.trainer.config) else None
                     trainer = Trainer(config, data)
                     self.trainer = trainer
-                store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
-                turned = config.knobs.difference(trainer.knobs)
-                if turned:
+                    seen = resume(trainer, store)
+                elif not seen and (turned := config.knobs.difference(trainer.knobs)):
                     before = {name: getattr(config.knobs, name) for name in turned}
-                    store.add_event(trainer.step_count, before, turned, "notebook")
+                    seen = store.add_event(trainer.step_count, before, turned, "notebook")
                 until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
                 drive(
-                    trainer, store, owner="notebook", until=until, running=False, stay=True,
-                    events_seen=int(bool(turned)), stop=self._stops[name], pace=FOREGROUND,
-                )  # fmt: skip
+                    trainer, store, owner="notebook", until=until, running=False, stay=True, events_seen=seen, stop=stop
+                )
             except SSLLabError as error:
                 store.set_status(state="failed", message=str(error))
             except Exception as error:
                 store.set_status(state="failed", message=f"The run stopped: {type(error).__name__}: {error}")
                 raise
-
-    def wake(self, store: RunStore) -> None:
-        thread = self._threads.get(store.name)
-        if thread is not None and not thread.is_alive():
-            raise SSLLabError(f"The run {store.name!r} has ended. Start a new one.")
-        if thread is None and not store.driven():
-            raise SSLLabError(f"The run {store.name!r} is not of this notebook; it can be looked at, not steered.")
 
     def enter(self, most: int | None) -> bool:
         return True
@@ -157,13 +168,12 @@ class KernelHost:
         return None
 
     def close(self) -> None:
-        self._end_all()
+        self._end()
 
-    def _end_all(self) -> None:
-        for stop in self._stops.values():
-            stop.set()
-        for thread in self._threads.values():
-            thread.join(timeout=30.0)
+    def _end(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=30.0)
 
 
 def _same_data(a: RunConfig, b: RunConfig) -> bool:

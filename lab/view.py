@@ -74,7 +74,6 @@ class ViewReader:
         store = self.store
         self._events += store.events(after=self._events[-1].number if self._events else 0)
         newest = store.newest_spectrum()
-        curve = store.spectrum_curve()
         return RunView(
             name=self._name,
             config=self._config,
@@ -82,10 +81,10 @@ class ViewReader:
             events=list(self._events),
             newest=newest,
             earlier=store.spectra(earlier_numbers(newest.number)) if newest else [],
-            loss=store.loss_curve(),
-            knn=store.evaluation_curve("knn"),
-            asymmetry=(curve[:, 0], curve[:, 1]),
-            effective_rank=(curve[:, 0], curve[:, 2]),
+            loss=store.curve("loss"),
+            knn=store.curve("knn"),
+            asymmetry=store.curve("asymmetry"),
+            effective_rank=store.curve("effective_rank"),
         )
 
 

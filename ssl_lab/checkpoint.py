@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ssl_lab.errors import RunMissingError, SSLLabError
 
-CHECKPOINT = "checkpoint.safetensors"
 ENCODER = "encoder.safetensors"
 CLASSIFIER = "classifier.safetensors"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Writes named tensors and a JSON object beside them; a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
@@ -28,10 +28,21 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) ->
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise SSLLabError(f"{path} could not be written: {error}.") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The new name is on the disk only when its folder is; Windows cannot open one.
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -147,11 +147,9 @@ class Train:
 
     def _pretrain(self, trainer: Trainer, store: RunStore) -> bool:
         from ssl_lab import checkpoint
-        from ssl_lab.loop import drive, fingerprint, resume
+        from ssl_lab.loop import drive, resume
 
         seen = resume(trainer, store) if self.resume else 0
-        if not self.resume:
-            store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
         until = (trainer.config.epochs or 0) * trainer.steps_per_epoch
         with _Progress(trainer, until) as progress, _interruptible() as stop:
             state = drive(
@@ -319,7 +317,7 @@ class Replay:
         print(report.describe())
         if report.equal:
             return 0
-        return CLOSE if report.elsewhere else DIFFERENT
+        return CLOSE if report.excused else DIFFERENT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,7 @@ class Engine:
     def _drive(self, store: RunStore) -> None:
         import torch
 
-        from ssl_lab.loop import HOSTED, drive, fingerprint, resume
+        from ssl_lab.loop import drive, hosted, resume
         from ssl_lab.trainer import Trainer
 
         if self.cpu_threads is not None:
@@ -102,7 +102,6 @@ class Engine:
             store.release()
         if store.driven():
             return
-        fresh = store.status().state == "queued"
         config = store.config()
         store.set_status(state="loading", message=f"Loading {config.dataset}.")
         # One at a time for a data set: visitors who open the same one at once share one copy of it.
@@ -111,13 +110,11 @@ class Engine:
             trainer = Trainer(config, self._datasets.get(key))
             self._datasets.setdefault(key, trainer.dataset)
         seen = resume(trainer, store)
-        if fresh:
-            store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
         until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
         # A run that was stopped by whatever reason stands still until somebody says go.
         drive(
             trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen, stop=self.stop,
-            pace=HOSTED,
+            pace=hosted(),
         )  # fmt: skip
 
     @staticmethod

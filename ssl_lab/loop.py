@@ -12,13 +12,14 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ssl_lab import checkpoint
+from ssl_lab import checkpoint, keep
 from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
 from ssl_lab.evaluation import knn_accuracy
 from ssl_lab.store import Command, Event, Metrics, RunState, RunStore
@@ -39,8 +40,12 @@ class Pace:
     """Seconds for which a look of a page counts as watching."""
     idle_poll: float = 0.02
     """Seconds between looks for a command while the run stands."""
-    checkpoint: float = 60.0
-    """Seconds between checkpoints."""
+    checkpoint: float = 20.0
+    """Least seconds between checkpoints, besides those at knob events."""
+    checkpoint_share: float = 0.02
+    """Most of the time that checkpoints at a cadence may take."""
+    disk: int = field(default_factory=keep.disk_limit)
+    """Bytes that the run's checkpoints may take; the newest is kept in any case."""
     knn_pause: float = 0.7
     """Least seconds between kNN evaluations."""
     knn_share: float = 0.03
@@ -51,8 +56,14 @@ class Pace:
     """Seconds of standing without a page after which the run is saved and let go; None for never."""
 
 
-FOREGROUND = Pace()
-HOSTED = Pace(checkpoint=20.0, pause_unwatched=20.0, sleep_unwatched=600.0)
+def foreground() -> Pace:
+    """For a command line or a notebook."""
+    return Pace()
+
+
+def hosted() -> Pace:
+    """For an engine process: pages fork runs at any moment, and leave them alone."""
+    return Pace(checkpoint=5.0, pause_unwatched=20.0, sleep_unwatched=600.0)
 
 
 def drive(
@@ -65,7 +76,7 @@ def drive(
     stay: bool = False,
     events_seen: int = 0,
     stop: threading.Event | None = None,
-    pace: Pace = FOREGROUND,
+    pace: Pace | None = None,
     on_record: Callable[[StepRecord], None] | None = None,
 ) -> RunState:
     """Steps ``trainer`` and writes ``store`` until told to stop; gives the state the run was left in.
@@ -78,7 +89,7 @@ def drive(
         events_seen: recorded knob events that the trainer's state holds already, from :func:`resume`; the others
             are gone through again, each at its step.
         stop: set it to have the run saved and let go at the next step boundary.
-        pace: cadences.
+        pace: cadences; default :func:`foreground`.
         on_record: called after each step, such as by a progress bar.
 
     Raises:
@@ -93,7 +104,9 @@ def drive(
     except BaseException:
         trainer.driver.release()
         raise
-    loop = _Loop(trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace, on_record)
+    loop = _Loop(
+        trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace or foreground(), on_record
+    )
     try:
         return loop.run()
     finally:
@@ -141,8 +154,13 @@ class _Loop:
         self.knn_due = 0.0
         self.knn_step = -1
         self.event_count = events_seen
-        self.recorded: list[Event] = store.events(after=events_seen)
+        events = store.events()
+        self.recorded: list[Event] = events[events_seen:]
         """Events of the record that lie ahead: a run that was cut goes through them again."""
+        self.event_steps = {event.step for event in events}
+        self.save_pause = pace.checkpoint
+        self.schedule: list[Turn] = _schedule(store)
+        """Turns that were planned from the start and lie ahead."""
         self.knobs = trainer.knobs
         """The knobs as the record has them."""
 
@@ -150,11 +168,17 @@ class _Loop:
 
     def run(self) -> RunState:
         self.store.set_status(speed=None)
+        self.store.note_fingerprint(self.trainer.step_count, fingerprint(self.trainer))
         self._refresh_viewer()
+        keep.sweep(self.store.folder)
         if self.trainer.step_count > self.store.last_step():
             # What came before is not on record, so that only a checkpoint leads back here.
             self._save()
         self._catch_up()
+        # What lies behind is done, and what was planned for this very step may be.
+        here = self.trainer.step_count
+        done = [e.changes for e in self.store.events(until=here) if e.step == here and e.origin == SCRIPT]
+        self.schedule = [t for t in self.schedule if t[0] > here or (t[0] == here and dict(t[1]) not in done)]
         if self._at_end() and self.state == "paused":
             self.state = "done"
         self._snapshot()
@@ -167,6 +191,8 @@ class _Loop:
                 self._evaluate(force=True)
                 if not self.stay:
                     return self.state
+            if self.state == "running":
+                self._follow_schedule()
             if self.state == "running":
                 self._step()
             else:
@@ -266,7 +292,7 @@ class _Loop:
             self._record_spectrum()
         if self.state == "running" and self.trainer.step_count > 0 and now >= self.knn_due:
             self._evaluate()
-        if now - self.saved >= self.pace.checkpoint and self.state == "running":
+        if now - self.saved >= self.save_pause and self.state == "running":
             self._save()
         if self.state == "running" and self._unwatched(self.pace.pause_unwatched):
             self._stand("paused", "Paused, because no page was looking. Run goes on from here.")
@@ -328,6 +354,8 @@ class _Loop:
             self.speed = speed
             self.boundary = time.monotonic()
             self.store.set_status(speed=speed)
+        elif command.kind == "save":
+            self._save()
         elif command.kind == "sleep":
             self.leaving = True
         else:
@@ -342,30 +370,47 @@ class _Loop:
         self._write_status()
 
     def _turn(self, command: Command) -> None:
-        """Turns knobs: checked first, then logged, then done."""
+        """Turns knobs as a person asked."""
         with self.trainer.lock:
             self._log_foreign_turn()
-            self._turn_logged(command)
+            if self._at_end():
+                raise KnobError("The run is done: a knob turned now would change nothing. Start a new run.")
+            self._apply(command.payload, command.origin, command)
 
-    def _turn_logged(self, command: Command) -> None:
+    def _follow_schedule(self) -> None:
+        """Turns the knobs that were planned for this step."""
+        while self.schedule and self.schedule[0][0] <= self.trainer.step_count:
+            step, changes = self.schedule.pop(0)
+            try:
+                with self.trainer.lock:
+                    self._log_foreign_turn()
+                    self._apply(changes, SCRIPT)
+            except KnobError as error:
+                self._fail(f"The turn planned for step {step:,} cannot be made. {error}", error)
+                return
+
+    def _apply(self, wanted: Mapping[str, Any], origin: str, command: Command | None = None) -> None:
+        """Turns knobs: checked first, then logged, then done, and the command answered."""
         trainer, store = self.trainer, self.store
         now = trainer.knobs
-        if self._at_end():
-            raise KnobError("The run is done: a knob turned now would change nothing. Start a new run.")
-        wanted = now.changed(command.payload)
-        changes = now.difference(wanted)
+        changes = now.difference(now.changed(wanted))
         if not changes:
-            store.answer(command, trainer.step_count)
+            if command is not None:
+                store.answer(command, trainer.step_count)
             return
-        # The picture just before the rule changes belongs to the old rule.
+        # The picture just before the rule changes belongs to the old rule, and so does the way back to this moment.
         self._flush()
         self._record_spectrum()
+        if trainer.step_count not in self.event_steps:
+            self._save()
+            self.event_steps.add(trainer.step_count)
         before = {name: getattr(now, name) for name in changes}
         with store.transaction():
-            self.event_count = store.add_event(trainer.step_count, before, changes, command.origin)
+            self.event_count = store.add_event(trainer.step_count, before, changes, origin)
             self.knobs = trainer.set(**changes)
             store.set_status(knobs=trainer.knobs)
-            store.answer(command, trainer.step_count)
+            if command is not None:
+                store.answer(command, trainer.step_count)
 
     def _log_foreign_turn(self) -> None:
         """A notebook called ``trainer.set`` while the loop runs: the record must have it all the same."""
@@ -377,6 +422,7 @@ class _Loop:
             self._flush()
             before = {name: getattr(self.knobs, name) for name in changes}
             self.event_count = self.store.add_event(self.trainer.step_count, before, changes, "notebook")
+            self.event_steps.add(self.trainer.step_count)
         self.knobs = self.trainer.knobs
 
     # ------------------------------------------------------------ writing
@@ -458,17 +504,54 @@ class _Loop:
 
     def _save(self) -> None:
         """Writes a checkpoint, if there is a sound state to go on from; a full disk is said and not died of."""
-        self.saved = time.monotonic()
+        begun = time.monotonic()
         # The record first: a checkpoint ahead of it would leave a hole for ever.
         self._flush()
-        state = self.trainer.state_dict()
-        if self.state == "failed" or not all(bool(t.isfinite().all()) for t in state["tensors"].values()):
-            return
-        try:
-            checkpoint.save_state(self.store.folder / checkpoint.CHECKPOINT, state, self.event_count)
-        except SSLLabError as error:
-            log.warning("%s", error)
-            self.message = str(error)
+        folder = self.store.folder
+        path = keep.kept_path(folder, self.trainer.step_count, self.event_count)
+        if not path.is_file():
+            state = self.trainer.state_dict()
+            if self.state == "failed" or not all(bool(t.isfinite().all()) for t in state["tensors"].values()):
+                return
+            try:
+                checkpoint.save_state(path, state, self.event_count)
+            except SSLLabError as error:
+                log.warning("%s", error)
+                self.message = str(error)
+            self._thin(folder)
+        self.saved = time.monotonic()
+        self.save_pause = max(self.pace.checkpoint, (self.saved - begun) / self.pace.checkpoint_share)
+
+    def _thin(self, folder: Path) -> None:
+        first = self.store.first_step()
+        # Without the steps before, only the checkpoint that the record begins with leads into it.
+        pinned = first - 1 if first > 1 else None
+        for checkpoint_file in keep.surplus(keep.kept(folder), self.event_steps, self.pace.disk, pinned):
+            checkpoint_file.path.unlink(missing_ok=True)
+
+
+SCRIPT = "script"
+"""Origin of an event that was planned from the start."""
+
+Turn = tuple[int, Mapping[str, Any]]
+
+
+def _schedule(store: RunStore) -> list[Turn]:
+    return [(int(step), dict(changes)) for step, changes in store.meta("schedule") or []]
+
+
+def plan(store: RunStore, turns: Sequence[Turn]) -> None:
+    """Plans knob turns ``(steps done, changes)`` of a new run, in the order of steps; whoever drives it makes them.
+
+    Raises:
+        KnobError: a knob that there is not, or a value that it cannot take.
+    """
+    knobs = store.config().knobs
+    for step, changes in turns:
+        if step < 0:
+            raise KnobError(f"A turn cannot be planned for step {step}: the first step of a run is 0.")
+        knobs = knobs.changed(changes)
+    store.set_meta("schedule", [[step, dict(changes)] for step, changes in sorted(turns, key=lambda turn: turn[0])])
 
 
 KNN_IMAGES = (1_500, 500)
@@ -493,17 +576,16 @@ def resume(trainer: Trainer, store: RunStore) -> int:
 
     Gives the number of knob events that the state has seen, for :func:`drive`.
     """
-    path = store.folder / checkpoint.CHECKPOINT
-    seen = 0
-    if path.is_file():
+    for kept in reversed(keep.kept(store.folder)):
         try:
-            state, seen = checkpoint.load_state(path)
+            state, seen = checkpoint.load_state(kept.path)
         except SSLLabError as error:
-            # The record leads there too, only slower.
-            log.warning("%s The run goes through its record from the start.", error)
-            return 0
+            # An earlier one leads there too, only slower.
+            log.warning("%s The run goes on from an earlier state, through its record.", error)
+            continue
         trainer.load_state_dict(state)
-    return seen
+        return seen
+    return 0
 
 
 def fingerprint(trainer: Trainer) -> dict[str, Any]:

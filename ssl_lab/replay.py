@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_lab import __version__
 from ssl_lab.errors import SSLLabError
 from ssl_lab.loop import fingerprint
 from ssl_lab.spectrum import Spectrum
@@ -31,21 +32,33 @@ class ReplayReport:
     """Over all spectra, in directions of effective rank."""
     elsewhere: dict[str, tuple[Any, Any]]
     """What the numbers may depend on and is not as recorded: name -> (recorded, here)."""
+    altered_event: int | None = None
+    """Number of the first knob event that is missing or not as it was logged; None if all are as they were."""
 
     @property
     def equal(self) -> bool:
-        """Whether every loss and every spectrum is bit-equal."""
-        return self.first_difference is None
+        """Whether every loss and every spectrum is bit-equal, and the list of events as it was logged."""
+        return self.first_difference is None and self.altered_event is None
+
+    @property
+    def excused(self) -> bool:
+        """Whether what differs may come from another machine or version."""
+        return bool(self.elsewhere) and self.altered_event is None
 
     def describe(self) -> str:
         """In words, for a person."""
         what = f"{self.steps:,} losses and {self.spectra:,} spectra"
         if self.equal:
             return f"Bit-equal: {what}."
+        altered = f"The record was altered: knob event {self.altered_event} is missing or not as it was logged"
+        if self.first_difference is None:
+            return f"{altered}, though it makes no difference to {what}."
         how = (
             f"the first difference is at step {self.first_difference:,}; the losses differ by up to "
             f"{self.largest_loss_difference:.3g}, the effective ranks by up to {self.largest_rank_difference:.3g}"
         )
+        if self.altered_event is not None:
+            return f"Not the same. {altered}: {how}."
         if self.elsewhere:
             changes = ", ".join(f"{name} was {was} and is {now}" for name, (was, now) in self.elsewhere.items())
             return f"It can only be close here ({changes}): {how}."
@@ -76,9 +89,15 @@ def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = Non
             "had been stepped before, and cannot be replayed from nothing."
         )
     trainer = Trainer(store.config())
-    here = {**store.meta("fingerprint"), **fingerprint(trainer)}
-    recorded = store.meta("fingerprint")
-    elsewhere = {n: (recorded.get(n), here[n]) for n in _DECIDES if n in here and recorded.get(n) != here[n]}
+    here = {"ssl_lab": __version__, **fingerprint(trainer)}
+    # A run that was woken on another machine, or forked there, was made on more than one.
+    elsewhere = {
+        name: (made[name], here[name])
+        for made in store.fingerprints()
+        for name in _DECIDES
+        if name in made and name in here and made[name] != here[name]
+    }
+    altered = store.altered_event()
     events = store.events()
     spectra = {record.step: record.spectrum for record in store.spectra()}
     first: int | None = None
@@ -104,6 +123,7 @@ def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = Non
         largest_loss_difference=loss_difference,
         largest_rank_difference=rank_difference,
         elsewhere=elsewhere,
+        altered_event=altered,
     )
 
 

@@ -7,47 +7,51 @@ at a cadence, the commands that people sent, and the state and heartbeat of whoe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from ssl_lab import __version__
+from ssl_lab import __version__, keep, pyramid
 from ssl_lab.config import Knobs, RunConfig
-from ssl_lab.database import transaction
+from ssl_lab.database import connect, transaction
 from ssl_lab.errors import RunExistsError, RunMissingError, SSLLabError
+from ssl_lab.mirror import Mirror, writable
 from ssl_lab.spectrum import Spectrum
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "run.sqlite"
 
 FILES = (
     FILE_NAME,
     f"{FILE_NAME}-wal",
     f"{FILE_NAME}-shm",
-    "checkpoint.safetensors",
     "encoder.safetensors",
     "classifier.safetensors",
     "eigenspace.png",
 )
-"""All that a run keeps in its folder."""
+"""All that a run keeps in its folder, besides its checkpoints."""
 
 DRIVER_SILENCE = 120.0
 """Seconds without a heartbeat after which nobody drives: process numbers are given anew after a restart."""
 
 RunState = Literal["queued", "loading", "running", "paused", "done", "failed", "asleep"]
-CommandKind = Literal["set", "run", "pause", "step", "speed", "sleep"]
+CommandKind = Literal["set", "run", "pause", "step", "speed", "save", "sleep"]
 LIVE_STATES: tuple[RunState, ...] = ("loading", "running", "paused")
 
 _TABLES = """
@@ -60,7 +64,7 @@ CREATE TABLE status (
 );
 CREATE TABLE events (
     number INTEGER PRIMARY KEY, step INTEGER NOT NULL, time REAL NOT NULL,
-    changes TEXT NOT NULL, before TEXT NOT NULL, origin TEXT NOT NULL
+    changes TEXT NOT NULL, before TEXT NOT NULL, origin TEXT NOT NULL, digest TEXT NOT NULL
 );
 CREATE INDEX events_by_step ON events (step);
 CREATE TABLE commands (
@@ -110,6 +114,20 @@ class Status:
     """When a page last looked, seconds since the epoch; 0 for never."""
 
 
+@dataclass(frozen=True)
+class Parent:
+    """Where a fork comes from."""
+
+    name: str
+    """The run that it was forked from."""
+    id: str
+    """That run's id, should another one have its name by now."""
+    step: int
+    """Steps that both have in common."""
+    events: int
+    """Knob events that both have in common."""
+
+
 _STATUS = tuple(field.name for field in fields(Status))
 
 
@@ -129,10 +147,18 @@ class Event:
     """Value of the same knobs before."""
     origin: str
     """Who turned it: ``page``, ``command line``, ``notebook``."""
+    digest: str = ""
+    """Of this event and all before it, so that one that is dropped or altered later is found out."""
 
     def describe(self) -> str:
         """In words, such as ``predictor directpred -> none``."""
         return ", ".join(f"{name} {_word(self.before[name])} → {_word(value)}" for name, value in self.changes.items())
+
+
+def event_digest(previous: str, step: int, changes: Mapping[str, Any]) -> str:
+    """The digest of an event that follows one with the digest ``previous`` (empty for the first)."""
+    text = json.dumps([previous, step, dict(changes)], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _word(value: Any) -> str:
@@ -208,6 +234,7 @@ class RunStore:
         self._connection = connection
         self._lock = threading.RLock()
         self._seen_version = -1
+        self._mirror: Mirror | None = None
 
     # ------------------------------------------------------------ making and opening
 
@@ -219,9 +246,12 @@ class RunStore:
         results: str | os.PathLike[str] | None = None,
         *,
         overwrite: bool = False,
-        fingerprint: Mapping[str, Any] | None = None,
+        fill: Callable[[sqlite3.Connection], None] | None = None,
     ) -> RunStore:
         """A new run's file ``results/NAME/run.sqlite``.
+
+        Args:
+            fill: writes into the new file before anybody can see it.
 
         Raises:
             RunExistsError: the name is taken and ``overwrite`` was not asked for.
@@ -242,25 +272,29 @@ class RunStore:
         # Of a run that is overwritten, or that lost its file: its weights and journal must not pass for the new one's.
         for old_file in FILES:
             (folder / old_file).unlink(missing_ok=True)
+        shutil.rmtree(folder / keep.FOLDER, ignore_errors=True)
         # Made whole under another name, so that no reader ever meets half a file and, of two that create the
         # same run at once, one is refused instead of both writing into it.
         temporary = folder / f".{FILE_NAME}.{os.getpid()}.{threading.get_ident()}"
-        connection = cls._connect(temporary)
+        connection = connect(temporary)
         try:
-            connection.executescript(_TABLES)
+            connection.executescript(_TABLES + pyramid.TABLE)
             now = time.time()
             meta = {
                 "schema": SCHEMA,
+                "id": uuid.uuid4().hex,
                 "name": name,
                 "created": now,
                 "config": json.loads(config.model_dump_json()),
-                "fingerprint": {"ssl_lab": __version__, **(fingerprint or {})},
+                "ssl_lab": __version__,
             }
             connection.executemany("INSERT INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
             connection.execute(
                 "INSERT INTO status VALUES (1, 'queued', '', 0, 0, ?, NULL, 0, NULL, NULL, NULL, ?, 0)",
                 (config.knobs.model_dump_json(), now),
             )
+            if fill is not None:
+                fill(connection)
             connection.close()
             os.link(temporary, path)
         except FileExistsError:
@@ -274,7 +308,9 @@ class RunStore:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> RunStore:
-        """Opens ``run.sqlite``, or the one in the folder ``path``.
+        """Opens ``run.sqlite``, the one in the folder ``path``, or a recording (a run's file under any name).
+
+        Read-only, a file in a folder where nothing can be written is looked at too, see :class:`ssl_lab.mirror.Mirror`.
 
         Raises:
             RunMissingError: there is no such file.
@@ -283,37 +319,50 @@ class RunStore:
         path = Path(path)
         path = path / FILE_NAME if path.is_dir() else path
         if not path.is_file():
-            raise RunMissingError(f"There is no run at {path.parent}.")
-        connection = cls._connect(path, readonly=readonly)
+            raise RunMissingError(f"There is no run at {path}.")
+        mirror = None
+        if readonly and not writable(path):
+            mirror = Mirror(path)
+            try:
+                connection = connect(mirror.look(), immutable=True)
+            except OSError as error:
+                mirror.close()
+                raise SSLLabError(f"{path} cannot be read: {error}.") from None
+        else:
+            connection = connect(path, readonly=readonly)
         store = cls(path, connection, readonly=readonly)
+        store._mirror = mirror
         try:
             # In WAL mode NORMAL loses nothing when the process dies, only the last moments when the machine does.
             connection.execute("PRAGMA synchronous = NORMAL")
             schema = store.meta("schema")
-        except sqlite3.DatabaseError as error:
-            connection.close()
+        except (sqlite3.DatabaseError, ValueError) as error:
+            store.close()
             raise SSLLabError(f"{path} is not a run's file, or is broken: {error}.") from None
         if schema != SCHEMA:
-            connection.close()
+            store.close()
             raise SSLLabError(f"{path} was written by another version of ssl-lab (format {schema}, here {SCHEMA}).")
         return store
 
-    @staticmethod
-    def _connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
-        # autocommit: a transaction is begun where one is meant.
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}",
-            uri=True,
-            timeout=10.0,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        return connection
+    def refresh(self) -> None:
+        """Looks again at a file that is written elsewhere; nothing to do for one that this machine shares."""
+        if self._mirror is None:
+            return
+        with self._lock:
+            try:
+                new = self._mirror.look_again()
+            except OSError as error:
+                raise SSLLabError(f"{self.path} cannot be read any more: {error}.") from None
+            if new is not None:
+                self._connection.close()
+                self._connection = connect(new, immutable=True)
 
     def close(self) -> None:
         """Closes the file; the store cannot be used any more."""
         with self._lock:
             self._connection.close()
+            if self._mirror is not None:
+                self._mirror.close()
 
     def __enter__(self) -> RunStore:
         return self
@@ -358,8 +407,98 @@ class RunStore:
         return str(self.meta("name"))
 
     def config(self) -> RunConfig:
-        """The run's configuration."""
-        return RunConfig.model_validate_json(json.dumps(self.meta("config")))
+        """The run's configuration.
+
+        Raises:
+            SSLLabError: what stands there is none.
+        """
+        try:
+            return RunConfig.model_validate_json(json.dumps(self.meta("config")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "all of it"
+            raise SSLLabError(f"The config in {self.path} cannot be read: {where}: {first['msg']}.") from None
+
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """On what the numbers were made, first to last: ``step`` from which on, versions, device, threads."""
+        return list(self.meta("fingerprints") or [])
+
+    def note_fingerprint(self, step: int, found: Mapping[str, Any]) -> None:
+        """Says on what the numbers after ``step`` are made, if it is something else than before."""
+        known = self.fingerprints()
+        new = {"ssl_lab": __version__, **found}
+        if not known or {**known[-1], "step": step} != {**new, "step": step}:
+            self.set_meta("fingerprints", [*known, {"step": step, **new}])
+
+    @property
+    def parent(self) -> Parent | None:
+        """The run that this one was forked from; None for one that began at step 0."""
+        said = self.meta("parent")
+        return Parent(**said) if said else None
+
+    def fork(
+        self,
+        name: str,
+        step: int | None = None,
+        *,
+        events: int | None = None,
+        results: str | os.PathLike[str] | None = None,
+    ) -> RunStore:
+        """A new run that has this one's config, seed and record up to a step, and goes on from there by itself.
+
+        The record is copied, so that the new run can be drawn, replayed and exported alone; this one is only read.
+        Woken, it goes on from the nearest checkpoint at or before ``step``, and through the record up to there.
+
+        Args:
+            name: of the new run.
+            step: steps done; default the last that is recorded.
+            events: knob events seen; default all up to ``step``. With ``event.number - 1`` and the step of an event
+                it is the moment just before that event.
+            results: folder of the new run; default that of this one.
+
+        Raises:
+            SSLLabError: the step or the event is not on record, or the moment cannot be reached.
+            RunExistsError: the name is taken.
+        """
+        last = self.last_step()
+        step = last if step is None else step
+        if not 0 <= step <= last:
+            raise SSLLabError(f"The run {self.name!r} has no step {step:,}: it is recorded up to step {last:,}.")
+        known = self.events(until=step)
+        seen = len(known) if events is None else events
+        if not 0 <= seen <= len(known) or any(event.step < step for event in known[seen:]):
+            raise SSLLabError(f"The run {self.name!r} had not seen {seen} knob events at step {step:,}.")
+        checkpoints = keep.before(keep.kept(self.folder), step, seen)
+        if self.first_step() > 1 and not checkpoints:
+            raise SSLLabError(
+                f"The run {self.name!r} began from a trainer that had been stepped before, and there is no checkpoint "
+                f"from which step {step:,} could be reached."
+            )
+        origin = Parent(name=self.name, id=str(self.meta("id")), step=step, events=seen)
+        with self._lock:
+            source = self._connection.execute("PRAGMA database_list").fetchone()[2]
+
+        def fill(db: sqlite3.Connection) -> None:
+            way = "immutable=1" if self._mirror is not None else "mode=ro"
+            db.execute("ATTACH ? AS parent", (f"{Path(source).as_uri()}?{way}",))
+            with transaction(db):
+                _copy_record(db, step, seen)
+                meta = {"parent": asdict(origin), "fingerprints": self.fingerprints()}
+                if seen:
+                    meta["seal"] = {"count": seen, "digest": known[seen - 1].digest}
+                db.executemany("INSERT INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
+                db.execute(
+                    "UPDATE status SET step = ?, knobs = ?, "
+                    "epoch = coalesce((SELECT epoch FROM metrics WHERE step = ?), 0)",
+                    (step, self.knobs_after(seen).model_dump_json(), step),
+                )
+            db.execute("DETACH parent")
+
+        folder = self.folder.parent if results is None else results_dir(results)
+        child = RunStore.create(name, self.config(), folder, fill=fill)
+        if checkpoints:
+            keep.hand_on(checkpoints[0], child.folder)
+        return child
 
     def status(self) -> Status:
         """What the driver last said."""
@@ -394,6 +533,12 @@ class RunStore:
                     f"The run {self.name!r} is already being driven by process {status.pid} on {status.host}."
                 )
             self.set_status(host=socket.gethostname(), pid=os.getpid(), owner=owner)
+
+    def rival(self) -> str:
+        """Who drives the run, in words, if it is a machine that this one cannot reach; else empty."""
+        status = self.status()
+        alive = status.host is not None and time.time() - status.heartbeat < DRIVER_SILENCE
+        return status.host or "" if alive and status.host != socket.gethostname() else ""
 
     def release(self) -> None:
         """This process drives the run no more."""
@@ -460,28 +605,56 @@ class RunStore:
     def add_event(self, step: int, before: Mapping[str, Any], changes: Mapping[str, Any], origin: str) -> int:
         """Logs knobs about to be turned; gives the event's number."""
         with self.transaction() as db:
-            cursor = db.execute(
-                "INSERT INTO events (step, time, changes, before, origin) VALUES (?, ?, ?, ?, ?)",
-                (step, time.time(), json.dumps(dict(changes)), json.dumps(dict(before)), origin),
+            number, last = db.execute(
+                "SELECT number, digest FROM events UNION ALL SELECT 0, '' ORDER BY number DESC LIMIT 1"
+            ).fetchone()
+            number, digest = number + 1, event_digest(last, step, changes)
+            db.execute(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, step, time.time(), json.dumps(dict(changes)), json.dumps(dict(before)), origin, digest),
             )
-            return int(cursor.lastrowid or 0)
+            self.set_meta("seal", {"count": number, "digest": digest})
+            return int(number)
 
-    def events(self, after: int = 0) -> list[Event]:
-        """Events with a higher number than ``after``, in order."""
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        """Events with a higher number than ``after``, in order; those that took effect at step ``until`` or before."""
         rows = self._rows(
-            "SELECT number, step, time, changes, before, origin FROM events WHERE number > ? ORDER BY number", (after,)
+            "SELECT number, step, time, changes, before, origin, digest FROM events "
+            "WHERE number > ? AND step <= ? ORDER BY number",
+            (after, 2**62 if until is None else until),
         )
-        return [Event(r[0], r[1], r[2], json.loads(r[3]), json.loads(r[4]), r[5]) for r in rows]
+        return [Event(r[0], r[1], r[2], json.loads(r[3]), json.loads(r[4]), r[5], r[6]) for r in rows]
+
+    def altered_event(self) -> int | None:
+        """Number of the first event that is not as it was logged, or is missing; None if all are as they were."""
+        digest = ""
+        events = self.events()
+        for number, event in enumerate(events, start=1):
+            digest = event_digest(digest, event.step, event.changes)
+            if event.number != number or event.digest != digest:
+                return number
+        seal = self.meta("seal") or {"count": 0, "digest": ""}
+        if (seal["count"], seal["digest"]) != (len(events), digest):
+            return len(events) + 1
+        return None
+
+    def knobs_after(self, events: int) -> Knobs:
+        """The knobs at step 0 with the first ``events`` events applied."""
+        knobs = self.config().knobs
+        for event in self.events()[:events]:
+            knobs = knobs.changed(event.changes)
+        return knobs
 
     # ------------------------------------------------------------ what was measured
 
     def add_metrics(self, rows: Iterable[Metrics]) -> None:
         """Keeps the metrics of steps. A step that was recorded before a crash and is redone is written over."""
+        values = [(m.step, m.epoch, m.loss, m.penalty) for m in rows]
+        if not values:
+            return
         with self.transaction() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)",
-                [(m.step, m.epoch, m.loss, m.penalty) for m in rows],
-            )
+            db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", values)
+            pyramid.grow(db, "loss", min(v[0] for v in values), max(v[0] for v in values))
 
     def add_spectrum(self, step: int, epoch: float, s: Spectrum) -> None:
         """Keeps a spectrum, once a step."""
@@ -495,6 +668,8 @@ class RunStore:
                 "aligned) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (step, epoch, *blobs, s.asymmetry, s.effective_rank, s.aligned),
             )
+            for curve in ("asymmetry", "effective_rank", "aligned"):
+                pyramid.grow(db, curve, step, step)
 
     def add_evaluation(self, step: int, kind: str, value: float) -> None:
         """Keeps an accuracy in [0, 1], such as ``knn`` or ``probe``."""
@@ -502,10 +677,24 @@ class RunStore:
             db.execute(
                 "INSERT OR REPLACE INTO evaluations (step, kind, value) VALUES (?, ?, ?)", (step, kind, float(value))
             )
+            if kind == "knn":
+                pyramid.grow(db, "knn", max(step, 1), max(step, 1))
 
     def last_step(self) -> int:
         """The last step with metrics; 0 if there is none."""
         return int(self._rows("SELECT coalesce(max(step), 0) FROM metrics")[0][0])
+
+    def first_step(self) -> int:
+        """The first step with metrics; 0 if there is none, 1 if the run was recorded from its beginning."""
+        return int(self._rows("SELECT coalesce(min(step), 0) FROM metrics")[0][0])
+
+    def metrics(self, upto: int | None = None) -> Metrics | None:
+        """The metrics of the latest step, or of the latest up to ``upto``."""
+        rows = self._rows(
+            "SELECT step, epoch, loss, penalty FROM metrics WHERE step <= ? ORDER BY step DESC LIMIT 1",
+            (2**62 if upto is None else upto,),
+        )
+        return Metrics(*rows[0]) if rows else None
 
     def losses(self) -> NDArray[np.float64]:
         """Losses of all steps (steps,), for comparing runs."""
@@ -516,61 +705,69 @@ class RunStore:
         rows = self._rows("SELECT step, loss FROM metrics ORDER BY step")
         return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows])
 
-    def loss_curve(self, points: int = 400) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(steps, losses), at most ``points`` of each, evenly over the run; costs what it gives, not what is stored."""
+    def rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query on the run's file, a thousand at a time: for exports, however long the run is."""
+        cursor = self._connection.cursor()
+        with self._lock:
+            cursor.execute(query, values)
+        while True:
+            with self._lock:
+                block = cursor.fetchmany(1000)
+            if not block:
+                return
+            yield from block
+
+    def curve(self, name: str, upto: int | None = None, points: int = 400) -> pyramid.Curve:
+        """(steps, values) of ``loss``, ``asymmetry``, ``effective_rank``, ``aligned`` or ``knn``.
+
+        At most about ``points`` of each, up to step ``upto``; costs what it gives, not what is stored.
+        """
         last = self.last_step()
-        if last == 0:
-            return np.empty(0), np.empty(0)
-        wanted = np.unique(np.linspace(1, last, min(points, last)).round().astype(int)).tolist()
-        marks = ",".join("?" * len(wanted))
-        rows = self._rows(f"SELECT step, loss FROM metrics WHERE step IN ({marks}) ORDER BY step", wanted)
-        table = np.array(rows, dtype=float).reshape(-1, 2)
-        return table[:, 0], table[:, 1]
-
-    def evaluation_curve(self, kind: str, points: int = 400) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(steps, accuracies in [0, 1]) of one kind, thinned to about ``points``."""
-        count = int(self._rows("SELECT count(*) FROM evaluations WHERE kind = ?", (kind,))[0][0])
-        stride = max(1, -(-count // points))
-        rows = self._rows(
-            "SELECT step, value FROM (SELECT step, value, row_number() OVER (ORDER BY step) AS place FROM evaluations "
-            "WHERE kind = ?) WHERE place % ? = 0 ORDER BY step",
-            (kind, stride),
-        )
-        table = np.array(rows, dtype=float).reshape(-1, 2)
-        return table[:, 0], table[:, 1]
-
-    def spectrum_curve(self, points: int = 400) -> NDArray[np.float64]:
-        """(n, 4): step, asymmetry, effective rank and aligned directions, n about ``points`` at most."""
-        newest = int(self._rows("SELECT coalesce(max(number), 0) FROM spectra")[0][0])
-        if newest == 0:
-            return np.empty((0, 4))
-        wanted = np.unique(np.linspace(1, newest, min(points, newest)).round().astype(int)).tolist()
-        marks = ",".join("?" * len(wanted))
-        rows = self._rows(
-            f"SELECT step, asymmetry, effective_rank, aligned FROM spectra WHERE number IN ({marks}) ORDER BY step",
-            wanted,
-        )
-        return np.array(rows, dtype=float).reshape(-1, 4)
+        return pyramid.read(self._rows, name, last if upto is None else min(upto, last), points)
 
     def spectra(self, numbers: Sequence[int] | None = None) -> list[SpectrumRecord]:
         """Spectra by their place in the file, or all of them, in the order of steps."""
-        query = "SELECT number, step, epoch, f, wp, alignment, diagonal, asymmetry, effective_rank FROM spectra"
-        if numbers is not None:
-            query += f" WHERE number IN ({','.join('?' * len(numbers))})"
-        return [_spectrum_record(row) for row in self._rows(query + " ORDER BY step", list(numbers or ()))]
+        where = "" if numbers is None else f" WHERE number IN ({','.join('?' * len(numbers))})"
+        return [_spectrum_record(row) for row in self._rows(f"{_SPECTRA}{where} ORDER BY step", list(numbers or ()))]
 
-    def newest_spectrum(self) -> SpectrumRecord | None:
-        """The spectrum of the latest step that has one."""
-        rows = self._rows(
-            "SELECT number, step, epoch, f, wp, alignment, diagonal, asymmetry, effective_rank FROM spectra "
-            "ORDER BY step DESC LIMIT 1"
-        )
+    def newest_spectrum(self, upto: int | None = None) -> SpectrumRecord | None:
+        """The spectrum of the latest step that has one, or of the latest up to ``upto``."""
+        rows = self._rows(f"{_SPECTRA} WHERE step <= ? ORDER BY step DESC LIMIT 1", (2**62 if upto is None else upto,))
         return _spectrum_record(rows[0]) if rows else None
 
-    def newest_evaluation(self, kind: str) -> tuple[int, float] | None:
-        """(step, accuracy) of the latest evaluation of a kind."""
-        rows = self._rows("SELECT step, value FROM evaluations WHERE kind = ? ORDER BY step DESC LIMIT 1", (kind,))
+    def newest_evaluation(self, kind: str, upto: int | None = None) -> tuple[int, float] | None:
+        """(step, accuracy) of the latest evaluation of a kind, or of the latest up to ``upto``."""
+        rows = self._rows(
+            "SELECT step, value FROM evaluations WHERE kind = ? AND step <= ? ORDER BY step DESC LIMIT 1",
+            (kind, 2**62 if upto is None else upto),
+        )
         return (int(rows[0][0]), float(rows[0][1])) if rows else None
+
+
+_SPECTRA = "SELECT number, step, epoch, f, wp, alignment, diagonal, asymmetry, effective_rank FROM spectra"
+
+
+def _copy_record(db: sqlite3.Connection, step: int, events: int) -> None:
+    """Copies what is recorded up to a step from the attached ``parent``."""
+    db.execute("INSERT INTO metrics SELECT * FROM parent.metrics WHERE step <= ?", (step,))
+    columns = "step, epoch, f, wp, alignment, diagonal, asymmetry, effective_rank, aligned"
+    db.execute(
+        f"INSERT INTO spectra ({columns}) SELECT {columns} FROM parent.spectra WHERE step <= ? ORDER BY step", (step,)
+    )
+    db.execute(
+        "INSERT INTO evaluations (step, kind, value) SELECT step, kind, value FROM parent.evaluations "
+        "WHERE step <= ? ORDER BY step",
+        (step,),
+    )
+    db.execute("INSERT INTO events SELECT * FROM parent.events WHERE number <= ?", (events,))
+    # The stretches that end before the step are the same; those that it lies in are not.
+    db.execute(
+        f"INSERT INTO pyramid SELECT * FROM parent.pyramid WHERE ((bucket + 1) << ({pyramid.BITS} * level)) <= ?",
+        (step,),
+    )
+    if step > 0:
+        for curve in pyramid.CURVES:
+            pyramid.grow(db, curve, step, step)
 
 
 def _spectrum_record(row: tuple[Any, ...]) -> SpectrumRecord:
@@ -617,6 +814,20 @@ class RunSummary:
     """Latest kNN accuracy in [0, 1]."""
     probe: float | None
     """Accuracy of the linear probe in [0, 1]."""
+    parent: Parent | None = None
+    """What it was forked from."""
+
+
+def summary(store: RunStore) -> RunSummary:
+    """A run's line of the list."""
+    knn, probe = store.newest_evaluation("knn"), store.newest_evaluation("probe")
+    status = store.status()
+    if status.state in LIVE_STATES and not store.driven():
+        status = replace(status, state="asleep", steps_per_second=0.0)
+    return RunSummary(
+        store.name, store.config(), status, float(store.meta("created")), knn[1] if knn else None,
+        probe[1] if probe else None, store.parent,
+    )  # fmt: skip
 
 
 def list_runs(results: str | os.PathLike[str] | None = None) -> list[RunSummary]:
@@ -624,22 +835,9 @@ def list_runs(results: str | os.PathLike[str] | None = None) -> list[RunSummary]
     found = []
     for path in results_dir(results).glob(f"*/{FILE_NAME}"):
         try:
-            with RunStore.open(path) as store:
-                knn, probe = store.newest_evaluation("knn"), store.newest_evaluation("probe")
-                status = store.status()
-                if status.state in LIVE_STATES and not store.driven():
-                    status = replace(status, state="asleep", steps_per_second=0.0)
-                found.append(
-                    RunSummary(
-                        store.name,
-                        store.config(),
-                        status,
-                        float(store.meta("created")),
-                        knn[1] if knn else None,
-                        probe[1] if probe else None,
-                    )
-                )
-        except (SSLLabError, sqlite3.Error, ValueError):
+            with RunStore.open(path, readonly=not writable(path)) as store:
+                found.append(summary(store))
+        except (SSLLabError, sqlite3.Error, ValueError, TypeError):
             continue
     return sorted(found, key=lambda run: run.created, reverse=True)
 

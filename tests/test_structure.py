@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each module may import those on the levels before its own, and its neighbours never.
 LEVELS = [
     {"errors"},
-    {"config", "spectrum", "theory", "database"},
-    {"datasets", "augment", "networks", "optimiser", "figures", "store", "desk"},
-    {"predictor", "checkpoint", "evaluation"},
+    {"config", "spectrum", "theory", "database", "keep", "pyramid"},
+    {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk"},
+    {"predictor", "checkpoint", "evaluation", "store"},
     {"trainer"},
     {"loop"},
     {"replay"},

@@ -176,7 +176,7 @@ def test_the_list_of_runs(results: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert re.search(r"^one +done +11 +1\.0 ", out, re.MULTILINE)
     with open_run("one", results) as store:
         assert store.config().knobs.ema == 0.9
-        assert store.meta("fingerprint")["torch"] == torch.__version__
+        assert store.fingerprints()[0]["torch"] == torch.__version__
 
 
 def test_a_folder_of_images(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -12,14 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_lab import RunStore, Trainer
-from ssl_lab.checkpoint import CHECKPOINT
-from ssl_lab.errors import NonFiniteLossError, SSLLabError
-from ssl_lab.loop import Pace, drive, resume
+from ssl_lab import RunStore, Trainer, keep
+from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
+from ssl_lab.loop import Pace, drive, plan, resume
 from ssl_lab.store import Command, open_run
 from tests.ssl_lab.conftest import small_config
 
 Make = Callable[..., Trainer]
+
+
+def newest(folder: Path) -> keep.Kept:
+    """The latest checkpoint of the run ``run``."""
+    return keep.kept(folder / "run")[-1]
 
 
 class Driven:
@@ -203,7 +208,7 @@ def test_a_run_that_was_killed_goes_through_its_events_again(make_trainer: Make,
         run.ask("set", {"predictor": "linear", "ema": 0.9})
         run.steps(10)
         losses = run.page.losses().tolist()
-    (tmp_path / "run" / CHECKPOINT).unlink()
+    shutil.rmtree(tmp_path / "run" / keep.FOLDER)
     with open_run("run", tmp_path) as store:
         waiting = store.send("set", {"lr": 0.01})  # left by a page while nobody drove
         again = make_trainer()
@@ -255,7 +260,7 @@ def test_a_run_that_nobody_watches_pauses_and_sleeps(make_trainer: Make, tmp_pat
         status = run.page.status()
         assert (status.state, status.pid) == ("asleep", None)
         assert status.step > 0
-        assert (tmp_path / "run" / CHECKPOINT).is_file()
+        assert newest(tmp_path).step == status.step
 
 
 def test_the_end_is_the_end(make_trainer: Make, tmp_path: Path) -> None:
@@ -364,7 +369,8 @@ def test_a_run_that_failed_keeps_its_state_and_its_last_good_checkpoint(make_tra
     trainer = make_trainer("byol")
     with Driven(trainer, tmp_path) as run:
         run.steps(3)
-    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    before = [(kept.step, kept.path.read_bytes()) for kept in keep.kept(tmp_path / "run")]
+    assert before[-1][0] == 3
     again = make_trainer("byol")
     with open_run("run", tmp_path) as store:
         seen = resume(again, store)
@@ -373,12 +379,12 @@ def test_a_run_that_failed_keeps_its_state_and_its_last_good_checkpoint(make_tra
         with pytest.raises(NonFiniteLossError):
             drive(again, store, owner="train", until=9, events_seen=seen)
         assert store.status().state == "failed"
-        assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+        assert [(kept.step, kept.path.read_bytes()) for kept in keep.kept(tmp_path / "run")] == before
         # A state that is not finite is not saved either, whatever the run is called.
         stop = threading.Event()
         stop.set()
         drive(again, store, owner="train", events_seen=seen, stop=stop)
-        assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+        assert [(kept.step, kept.path.read_bytes()) for kept in keep.kept(tmp_path / "run")] == before
 
 
 def test_sleep_sends_one_run_to_sleep(make_trainer: Make, tmp_path: Path) -> None:
@@ -396,9 +402,10 @@ def test_a_checkpoint_is_never_ahead_of_the_record(make_trainer: Make, tmp_path:
     ahead = []
 
     def look(record: Any) -> None:
-        path = tmp_path / "run" / CHECKPOINT
-        if path.is_file():
-            ahead.append(checkpoint.load_state(path)[0]["counters"]["step"] > store.last_step())
+        for kept in keep.kept(tmp_path / "run"):
+            inside = checkpoint.load_state(kept.path)[0]["counters"]["step"]
+            assert inside == kept.step
+            ahead.append(inside > store.last_step())
 
     with RunStore.create("run", small_config(), tmp_path) as store:
         pace = Pace(flush=1e9, checkpoint=0.0)
@@ -411,13 +418,77 @@ def test_a_broken_checkpoint_costs_time_only(make_trainer: Make, tmp_path: Path)
     with Driven(make_trainer(), tmp_path) as run:
         run.steps(6)
         losses = run.page.losses().tolist()
-    path = tmp_path / "run" / CHECKPOINT
-    path.write_bytes(path.read_bytes()[:1000])
+        run.ask("save")
+        run.steps(2)
+        losses = run.page.losses().tolist()
+    earlier, latest = keep.kept(tmp_path / "run")
+    assert (earlier.step, latest.step) == (6, 8)
+    latest.path.write_bytes(latest.path.read_bytes()[:1000])
     with open_run("run", tmp_path) as store:
         again = make_trainer()
         assert resume(again, store) == 0
-        drive(again, store, owner="train", until=8)
-        assert store.losses().tolist()[:6] == losses
+        assert again.step_count == 6
+        earlier.path.unlink()
+        again = make_trainer()
+        assert resume(again, store) == 0
+        assert again.step_count == 0
+        drive(again, store, owner="train", until=10)
+        assert store.losses().tolist()[:8] == losses
+
+
+def test_checkpoints_are_kept_at_events_and_thinned(make_trainer: Make, tmp_path: Path) -> None:
+    """One before each event; of the others what the disk limit leaves; the newest always."""
+    sizes: list[int] = []
+
+    def turn(record: Any) -> None:
+        if record.step in (10, 20):
+            store.send("set", {"ema": record.step / 100})
+        sizes.append(sum(kept.bytes for kept in keep.kept(store.folder)))
+
+    one = _state_size(make_trainer(), tmp_path)
+    limit = 5 * one
+    with RunStore.create("run", small_config(), tmp_path) as store:
+        pace = Pace(checkpoint=0.0, checkpoint_share=1e9, disk=limit)
+        drive(make_trainer(), store, owner="train", until=40, pace=pace, on_record=turn)
+        kept = keep.kept(store.folder)
+        assert [event.step for event in store.events()] == [10, 20]
+    assert max(sizes) <= limit
+    assert (kept[-1].step, kept[-1].events) == (40, 2)
+    # The state just before an event has not seen it.
+    assert {(10, 0), (20, 1)} <= {(c.step, c.events) for c in kept}
+    assert len(kept) == 5
+
+
+def _state_size(trainer: Trainer, folder: Path) -> int:
+    from ssl_lab import checkpoint
+
+    path = folder / "one" / "x.safetensors"
+    checkpoint.save_state(path, trainer.state_dict(), 0)
+    return path.stat().st_size + 100
+
+
+def test_planned_turns_are_made_and_survive_a_cut(make_trainer: Make, tmp_path: Path) -> None:
+    turns = [(4, {"ema": 0.9}), (4, {"predictor": "mlp"}), (8, {"lr": 0.1}), (30, {"eps": 0.5})]
+    twin = make_trainer()
+    expected = []
+    for step in range(12):
+        for when, changes in turns:
+            if when == step:
+                twin.set(**changes)
+        expected.append(twin.step().loss)
+    with RunStore.create("run", small_config(), tmp_path) as store:
+        plan(store, turns)
+        drive(make_trainer(), store, owner="train", until=8)
+        again = make_trainer()
+        drive(again, store, owner="train", until=12, events_seen=resume(again, store))
+        assert store.losses().tolist() == expected
+        assert [(event.step, event.changes, event.origin) for event in store.events()] == [
+            (step, changes, "script") for step, changes in turns[:3]
+        ]
+        with pytest.raises(KnobError, match="no knob"):
+            plan(store, [(3, {"speed": 1})])
+        with pytest.raises(KnobError, match="step -1"):
+            plan(store, [(-1, {"ema": 0.5})])
 
 
 def test_a_command_by_the_same_store_is_taken(make_trainer: Make, tmp_path: Path) -> None:

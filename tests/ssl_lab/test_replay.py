@@ -11,7 +11,7 @@ import pytest
 
 from ssl_lab import RunStore, Trainer, cli
 from ssl_lab.errors import SSLLabError
-from ssl_lab.loop import drive, fingerprint
+from ssl_lab.loop import drive
 from ssl_lab.replay import replay
 from ssl_lab.store import open_run
 from tests.ssl_lab.conftest import small_config
@@ -27,7 +27,6 @@ def recorded(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Path:
     """A run of 60 steps with five interventions, each sent while it runs."""
     trainer = make_trainer("directpred", spectrum_every=5)
     with RunStore.create("run", trainer.config, tmp_path) as store, open_run("run", tmp_path) as page:
-        store.set_meta("fingerprint", {**store.meta("fingerprint"), **fingerprint(trainer)})
 
         def turn(record: Any) -> None:
             if record.step in TURNS:
@@ -57,6 +56,7 @@ def test_a_dropped_event_is_noticed(number: int, recorded: Path, capsys: pytest.
     assert cli.main(["replay", "run", "--results", str(recorded)]) == cli.DIFFERENT
     out = capsys.readouterr().out
     assert "Not the same" in out
+    assert f"knob event {number} is missing or not as it was logged" in out
     with open_run("run", recorded, readonly=True) as store:
         found = replay(store).first_difference
     assert found is not None
@@ -68,9 +68,19 @@ def test_an_altered_event_is_noticed(recorded: Path) -> None:
     assert cli.main(["replay", "run", "--results", str(recorded)]) == cli.DIFFERENT
 
 
+def test_an_altered_record_is_told_from_another_machine(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where bits may differ anyway, the list of events gives it away."""
+    with open_run("run", recorded) as store:
+        store.set_meta("fingerprints", [{**made, "torch": "1.0"} for made in store.fingerprints()])
+    alter(recorded, "DELETE FROM events WHERE number = 5")
+    assert cli.main(["replay", "run", "--results", str(recorded)]) == cli.DIFFERENT
+    assert "knob event 5 is missing" in capsys.readouterr().out
+
+
 def test_elsewhere_it_can_only_be_close(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_run("run", recorded) as store:
-        store.set_meta("fingerprint", {**store.meta("fingerprint"), "torch": "1.0"})
+        (made,) = store.fingerprints()
+        store.set_meta("fingerprints", [{**made, "torch": "1.0"}])
     # Bits that are the same are the same, wherever they came from.
     assert cli.main(["replay", "run", "--results", str(recorded)]) == 0
     alter(recorded, "UPDATE metrics SET loss = loss + 1e-7")

@@ -70,17 +70,6 @@ def test_missing_and_foreign_files(tmp_path: Path, store: RunStore) -> None:
         open_run("first", tmp_path)
 
 
-def test_metrics_are_thinned_by_what_is_shown(store: RunStore) -> None:
-    store.add_metrics(rows(5000))
-    steps, losses = store.loss_curve(points=100)
-    assert len(steps) == 100
-    assert (steps[0], steps[-1]) == (1, 5000)
-    np.testing.assert_allclose(losses, -steps / 1000)
-    steps, losses = store.loss_curve(points=9000)
-    assert len(steps) == 5000
-    assert len(store.losses()) == 5000
-
-
 def test_steps_redone_after_a_crash_are_written_over(store: RunStore) -> None:
     store.add_metrics(rows(10))
     store.add_metrics(rows(10, first=6))
@@ -92,6 +81,7 @@ def test_a_spectrum_comes_back(store: RunStore) -> None:
     f = np.diag([4.0, 1.0, 0.0])
     wp = np.array([[1.0, 0.2, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]])
     found = spectrum(f, wp)
+    store.add_metrics(rows(9))
     store.add_spectrum(7, 0.5, found)
     store.add_spectrum(7, 0.5, spectrum(wp, f))  # once a step
     (record,) = store.spectra()
@@ -101,18 +91,25 @@ def test_a_spectrum_comes_back(store: RunStore) -> None:
     assert record.spectrum.asymmetry == found.asymmetry
     assert record.spectrum.effective_rank == found.effective_rank
     assert store.newest_spectrum() is not None
-    np.testing.assert_allclose(store.spectrum_curve()[0], [7, found.asymmetry, found.effective_rank, found.aligned])
+    for curve in ("asymmetry", "effective_rank", "aligned"):
+        steps, values = store.curve(curve)
+        assert (steps.tolist(), values.tolist()) == ([7.0], [getattr(found, curve)])
+    store.add_spectrum(9, 0.7, spectrum(wp, f))
+    assert [store.newest_spectrum(upto).step for upto in (7, 8, 9, None)] == [7, 7, 9, 9]  # type: ignore[union-attr]
+    assert store.newest_spectrum(6) is None
 
 
-def test_evaluations_are_thinned(store: RunStore) -> None:
+def test_evaluations(store: RunStore) -> None:
     assert store.newest_evaluation("knn") is None
+    store.add_metrics(rows(1000))
     for step in range(1, 1001):
         store.add_evaluation(step, "knn", step / 1000)
     store.add_evaluation(5, "probe", 0.5)
-    steps, values = store.evaluation_curve("knn", points=50)
-    assert 40 <= len(steps) <= 50
-    np.testing.assert_allclose(values, steps / 1000)
+    steps, values = store.curve("knn", points=50)
+    assert 25 <= len(steps) <= 54
+    assert (values[0], values[-1]) == (0.001, 1.0)
     assert store.newest_evaluation("knn") == (1000, 1.0)
+    assert store.newest_evaluation("knn", upto=77) == (77, 0.077)
 
 
 def test_events_are_numbered_and_say_what_changed(store: RunStore) -> None:
@@ -123,6 +120,29 @@ def test_events_are_numbered_and_say_what_changed(store: RunStore) -> None:
     assert first.describe() == "predictor directpred → none, ema 0.996 → 0.5"
     assert second.describe() == "stop_gradient on → off"
     assert store.events(after=1) == [second]
+    assert store.events(until=19) == [first]
+    assert store.altered_event() is None
+    assert store.knobs_after(1) == CONFIG.knobs.changed(first.changes)
+
+
+@pytest.mark.parametrize(
+    ("statement", "number"),
+    [
+        ("DELETE FROM events WHERE number = 1", 1),
+        ("DELETE FROM events WHERE number = 3", 3),
+        ("UPDATE events SET step = 11 WHERE number = 2", 2),
+        ("""UPDATE events SET changes = '{"ema": 0.25}' WHERE number = 3""", 3),
+        ("INSERT INTO events SELECT 4, step, time, changes, before, origin, digest FROM events WHERE number = 3", 4),
+        ("DELETE FROM events", 1),
+    ],
+)
+def test_events_that_were_altered_are_found_out(statement: str, number: int, store: RunStore) -> None:
+    for value in (0.5, 0.6, 0.7):
+        store.add_event(10, {"ema": 0.9}, {"ema": value}, "page")
+    assert store.altered_event() is None
+    with store.transaction() as db:
+        db.execute(statement)
+    assert store.altered_event() == number
 
 
 def test_commands_wait_until_answered(store: RunStore, tmp_path: Path) -> None:
@@ -241,8 +261,10 @@ def test_a_process_number_given_anew_drives_nothing(store: RunStore, tmp_path: P
 def test_what_an_old_run_left_is_not_the_new_ones(tmp_path: Path) -> None:
     folder = tmp_path / "first"
     folder.mkdir()
-    for name in ("checkpoint.safetensors", "run.sqlite-wal", "notes.txt"):
+    for name in ("encoder.safetensors", "run.sqlite-wal", "notes.txt"):
         (folder / name).write_text("old")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "00000003-0.safetensors").write_text("old")
     RunStore.create("first", CONFIG, tmp_path).close()
     assert sorted(p.name for p in folder.iterdir() if not p.name.startswith("run.sqlite-")) == [
         "notes.txt",

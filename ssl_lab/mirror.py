@@ -1,0 +1,102 @@
+"""Looking at a run's file where nothing can be written: a mounted folder, a package's resource, a medium.
+
+SQLite needs to write beside a file that somebody else is writing. Where it cannot, the file is read as it stands, or,
+if part of it still lies in its journal, as a copy; and again when it has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from ssl_lab.database import connect
+
+PATIENCE = 2.0
+"""Least seconds between two looks at a file that changes; longer if copying it takes long."""
+
+TRIES = 5
+"""Copies that are tried of a file that is written meanwhile."""
+
+
+def writable(path: Path) -> bool:
+    """Whether a file and its folder can be written here."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+class Mirror:
+    """A file to read that is the file ``path``, or a copy of it.
+
+    Raises:
+        OSError: the file cannot be read, or there is no room for the copy.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._journal = path, path.with_name(path.name + "-wal")
+        self._folder: Path | None = None
+        self._seen: tuple[int, ...] = ()
+        self._due = 0.0
+
+    def _stamp(self) -> tuple[int, ...]:
+        stamp: list[int] = []
+        for path in (self._path, self._journal):
+            try:
+                found = path.stat()
+            except OSError:
+                continue
+            stamp += [found.st_mtime_ns, found.st_size]
+        return tuple(stamp)
+
+    def look(self) -> Path:
+        """The file to open; what was given before is not to be used any more."""
+        begun = time.monotonic()
+        self._seen = self._stamp()
+        found = self._path
+        if self._journal.is_file() and self._journal.stat().st_size:
+            old, self._folder = self._folder, Path(tempfile.mkdtemp(prefix="ssl-lab-"))
+            if old is not None:
+                shutil.rmtree(old, ignore_errors=True)
+            found = self._copy(self._folder / self._path.name)
+        now = time.monotonic()
+        self._due = now + max(PATIENCE, 10 * (now - begun))
+        return found
+
+    def _copy(self, copy: Path) -> Path:
+        """The file and its journal in one piece, as they were at one moment."""
+        for _ in range(TRIES):
+            before = self._era()
+            shutil.copyfile(self._path, copy)
+            shutil.copyfile(self._journal, copy.with_name(copy.name + "-wal"))
+            # What is added to the journal meanwhile does no harm; what is moved from it into the file does.
+            if self._era() == before:
+                break
+        else:
+            raise OSError(f"{self._path} changes too fast to be copied")
+        connection = connect(copy)
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+        return copy
+
+    def _era(self) -> tuple[float, int, bytes]:
+        """Changes when SQLite writes into the file itself or begins its journal anew."""
+        found = self._path.stat()
+        with self._journal.open("rb") as journal:
+            return found.st_mtime_ns, found.st_size, journal.read(32)
+
+    def look_again(self) -> Path | None:
+        """Another file to open if it has changed and the last look is long enough ago; else None."""
+        if time.monotonic() < self._due:
+            return None
+        if self._stamp() == self._seen:
+            self._due = time.monotonic() + PATIENCE
+            return None
+        return self.look()
+
+    def close(self) -> None:
+        """Removes the copy."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
