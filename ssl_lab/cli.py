@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ssl_lab import __version__
-from ssl_lab.config import PRESETS, Knobs, RunConfig, preset
+from ssl_lab.config import PRESETS, RunConfig, parse_assignment, parse_knobs, preset
 from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError
-from ssl_lab.store import RunStore, check_name, list_runs, open_run, results_dir
+from ssl_lab.store import FILE_NAME, RunStore, check_name, free_name, list_runs, open_run, results_dir
 
 if TYPE_CHECKING:
     from ssl_lab.evaluation import ProbeResult
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 DIFFERENT, CLOSE = 1, 3
 """Exit statuses of a replay that is not bit-equal: though it should be, and because it cannot be."""
+
+GOAL = "goal"
+"""Under this key a run's file keeps the number of steps after which ``train`` ends it, where it is not by epochs."""
+
+Turn = tuple[int, dict[str, Any]]
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell expects it."""
@@ -55,8 +61,10 @@ class Train:
     """Draw the eigenspace figure at the end (its curves are recorded in any case)."""
     epochs_pretraining: int = 101
     """Passes over the training images without labels."""
+    steps: int | None = None
+    """Train exactly this many steps, instead of --epochs-pretraining; with --resume the new end of the run."""
     epochs_finetuning: int = 50
-    """Epochs of the linear probe on the frozen encoder."""
+    """Epochs of the linear probe on the frozen encoder; 0 for no probe."""
     seed: int = 0
     """Seed of every random stream."""
     device: str = "auto"
@@ -79,6 +87,10 @@ class Train:
     """Folder for downloads; default SSL_LAB_DATA or ./data."""
     set: tuple[str, ...] = ()
     """Knobs to start with, such as --set ema=0.99 eps=0.2."""
+    at: tuple[str, ...] = ()
+    """Knobs to turn after so many steps, such as --at 120:predictor=none 300:predictor=directpred,eps=0.2."""
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="config")] = ()
+    """Other settings, such as --config momentum=0.8 projector_dim=64."""
     resume: bool = False
     """Go on with a run that was stopped; its recorded settings count."""
     overwrite: bool = False
@@ -98,59 +110,99 @@ class Train:
             knobs["predictor"] = "linear"
         if self.symmetry:
             knobs["symmetry"] = "hard"
-        knobs |= dict(_assignment(word) for word in self.set)
-        fields = {
+        knobs |= dict(parse_assignment(word) for word in self.set)
+        fields = dict(_setting(word) for word in self.settings) | {
             field: value
             for field in ("width", "encoder", "stem", "image_size", "train_limit", "test_limit", "data_dir")
             if (value := getattr(self, field)) is not None
         }
         return preset(
             name, dataset=_dataset(self.dataset), knobs=knobs, seed=self.seed,
-            device=self.device, batch_size=self.batch_size, epochs=self.epochs_pretraining, **fields,
+            device=self.device, batch_size=self.batch_size,
+            epochs=self.epochs_pretraining if self.steps is None else None, **fields,
         )  # fmt: skip
 
     def run(self) -> int:
         """Trains and probes; gives the exit status."""
         check_name(self.name)
-        if self.epochs_finetuning < 1:
-            raise ConfigError("The probe needs at least one epoch: --epochs-finetuning 1 or more.")
+        if self.epochs_finetuning < 0:
+            raise ConfigError("The probe cannot have fewer than 0 epochs: --epochs-finetuning 0 is no probe at all.")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError("A run has at least one step: --steps 1 or more.")
         if self.resume and self.overwrite:
             raise ConfigError("Give --resume or --overwrite, not both.")
-        if self.resume:
-            store = open_run(self.name, self.results)
-            if store.config().epochs is None:
-                store.close()
-                raise ConfigError(
-                    f"The run {self.name!r} has no end: it was begun on the page. Open it there, with ?run={self.name} "
-                    "in the address."
-                )
-            print(f"Going on with {self.name} as it was set up: {_settings(store.config())}.")
-        else:
-            config = self.config()
-            from ssl_lab.trainer import Trainer
-
-            # The data and the device are tried before a file is made, or an old one lost.
-            trainer = Trainer(config)
-            store = RunStore.create(self.name, config, self.results, overwrite=self.overwrite)
-            print(f"{self.name}: {_settings(config)}; {_sizes(trainer)}.")
+        turns = [_turn(word) for word in self.at]
+        trainer, store = self._go_on(turns) if self.resume else self._begin(turns)
         with store:
-            if self.resume:
-                from ssl_lab.trainer import Trainer
-
-                trainer = Trainer(store.config())
             if not self._pretrain(trainer, store):
                 return INTERRUPTED
-            self._probe(trainer, store)
+            if self.epochs_finetuning:
+                self._probe(trainer, store)
+            else:
+                metrics = store.metrics()
+                print(f"{trainer.step_count} steps done" + (f", loss {metrics.loss!r}." if metrics else "."))
             if self.eigenspace:
                 print(f"Eigenspace figure: {draw_eigenspace(store)}")
         return 0
+
+    def _begin(self, turns: list[Turn]) -> tuple[Trainer, RunStore]:
+        from ssl_lab.loop import plan
+        from ssl_lab.trainer import Trainer
+
+        config = self.config()
+        # The data, the device and the turns are tried before a file is made, or an old one lost.
+        trainer = Trainer(config)
+        end = (config.epochs or 0) * trainer.steps_per_epoch if self.steps is None else self.steps
+        for step, _ in turns:
+            if not 0 <= step <= end:
+                raise ConfigError(f"A knob cannot be turned at step {step:,}: this run goes from step 0 to {end:,}.")
+        store = RunStore.create(self.name, config, self.results, overwrite=self.overwrite)
+        try:
+            if self.steps is not None:
+                store.set_meta(GOAL, self.steps)
+            if turns:
+                plan(store, turns)
+        except BaseException:
+            store.close()
+            raise
+        print(f"{self.name}: {_settings(config, self.steps)}; {_sizes(trainer)}.")
+        return trainer, store
+
+    def _go_on(self, turns: list[Turn]) -> tuple[Trainer, RunStore]:
+        from ssl_lab.trainer import Trainer
+
+        if turns:
+            raise ConfigError("Knobs are planned when a run begins: --at does not go with --resume.")
+        store = open_run(self.name, self.results)
+        try:
+            config, done = store.config(), store.last_step()
+            goal = store.meta(GOAL) if self.steps is None else self.steps
+            if config.epochs is None and goal is None:
+                raise ConfigError(
+                    f"The run {self.name!r} has no end: it was begun on the page. Open it there, with "
+                    f"?run={self.name} in the address, or say how far to go: --steps N."
+                )
+            if self.steps is not None:
+                if self.steps < done:
+                    raise ConfigError(
+                        f"The run {self.name!r} is recorded up to step {done:,} already: --steps {done} or more."
+                    )
+                if store.driven():
+                    raise SSLLabError(f"The run {self.name!r} is being trained right now; stop it first.")
+                store.set_meta(GOAL, self.steps)
+            print(f"Going on with {self.name} as it was set up: {_settings(config, goal)}.")
+            return Trainer(config), store
+        except BaseException:
+            store.close()
+            raise
 
     def _pretrain(self, trainer: Trainer, store: RunStore) -> bool:
         from ssl_lab import checkpoint
         from ssl_lab.loop import drive, resume
 
         seen = resume(trainer, store) if self.resume else 0
-        until = (trainer.config.epochs or 0) * trainer.steps_per_epoch
+        goal = store.meta(GOAL)
+        until = (trainer.config.epochs or 0) * trainer.steps_per_epoch if goal is None else int(goal)
         with _Progress(trainer, until) as progress, _interruptible() as stop:
             state = drive(
                 trainer, store, owner="train", until=until, events_seen=seen, stop=stop, on_record=progress.update
@@ -321,6 +373,95 @@ class Replay:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a run out: as a script or a command line that do it again from nothing, as tables, arrays, or one file.
+
+    script (.py) and command (.sh) do the run again, knobs turned on the way included; csv and parquet have a row for
+    each step; npz has the spectra too; sqlite is the whole record in one file, to be opened on any bench.
+    """
+
+    name: tyro.conf.Positional[str]
+    """Name of the run, or the path of a run's file."""
+    kind: Annotated[Literal["script", "command", "csv", "parquet", "npz", "sqlite"], tyro.conf.arg(name="as")]
+    """What to write it as."""
+    out: str | None = None
+    """File to write; default NAME with the kind's suffix, here; - for the terminal (script, command and csv)."""
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def run(self) -> int:
+        """Writes; gives the exit status."""
+        from ssl_lab import export
+
+        with _open(self.name, self.results) as store:
+            if self.out == "-":
+                self._print(store)
+                return 0
+            path = Path(f"{check_name(store.name)}{export.KINDS[self.kind]}" if self.out is None else self.out)
+            export.write(store, self.kind, path)
+        print(f"Wrote {path}.")
+        return 0
+
+    def _print(self, store: RunStore) -> None:
+        from ssl_lab import export
+
+        if self.kind == "csv":
+            lines = export.csv_lines(store)
+        elif self.kind in ("script", "command"):
+            lines = iter([export.script(store) if self.kind == "script" else export.command(store)])
+        else:
+            raise ConfigError(
+                f"Only script, command and csv go to the terminal; give a file for {self.kind}: --out FILE."
+            )
+        try:
+            sys.stdout.writelines(lines)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever reads has seen enough, such as `head`; the interpreter must not try again when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """Begin a new run that shares another one's past up to a step, and goes on from there by itself."""
+
+    name: tyro.conf.Positional[str]
+    """Name of the run, or the path of a run's file; it is only read."""
+    step: int | None = None
+    """Steps that both have in common; default all that are recorded."""
+    before_event: int | None = None
+    """Fork just before the knob event of this number, and so without it and all that came after."""
+    as_name: str | None = None
+    """Name of the new run; default NAME-fork-1, -2, ..."""
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def run(self) -> int:
+        """Forks; gives the exit status."""
+        if self.step is not None and self.before_event is not None:
+            raise ConfigError("Give --step or --before-event, not both.")
+        with _open(self.name, self.results) as store:
+            step, events = self.step, None
+            if self.before_event is not None:
+                known = {event.number: event for event in store.events()}
+                if self.before_event not in known:
+                    raise ConfigError(
+                        f"The run {store.name!r} has no knob event {self.before_event}: it has {len(known)} of them."
+                    )
+                step, events = known[self.before_event].step, self.before_event - 1
+            # A name has at most 100 characters.
+            name = self.as_name or free_name(f"{store.name[:80]}-fork", self.results)
+            with store.fork(name, step, events=events, results=results_dir(self.results)) as child:
+                turned = len(child.events())
+                print(
+                    f"{name} has what {store.name} has up to step {child.last_step():,}, with {turned} "
+                    f"knob event{'s' * (turned != 1)}. Go on to step M with: "
+                    f"ssl-lab train --name {name} --resume --steps M"
+                )
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class App:
     """Serve the notebooks as apps with Voila and open the bench in the browser."""
 
@@ -366,6 +507,8 @@ Subcommand = (
     | Annotated[Test, tyro.conf.subcommand("test")]
     | Annotated[Runs, tyro.conf.subcommand("runs")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Fork, tyro.conf.subcommand("fork")]
     | Annotated[App, tyro.conf.subcommand("app")]
 )
 
@@ -379,7 +522,7 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"ssl-lab {__version__}")
         return 0
-    command: Train | Test | Runs | Replay | App = tyro.cli(
+    command: Train | Test | Runs | Replay | Export | Fork | App = tyro.cli(
         Subcommand,
         prog="ssl-lab", args=words, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
@@ -395,16 +538,34 @@ def main(arguments: list[str] | None = None) -> int:
 # ------------------------------------------------------------------ small parts
 
 
-def _assignment(word: str) -> tuple[str, Any]:
-    name, equals, text = word.partition("=")
-    if not equals:
-        raise ConfigError(f"--set takes KNOB=VALUE, such as ema=0.99, and not {word!r}.")
+def _setting(word: str) -> tuple[str, Any]:
+    """``momentum=0.8`` as ("momentum", 0.8): a setting without a flag of its own."""
+    others = [name for name in RunConfig.model_fields if name not in (*Train.__dataclass_fields__, "epochs", "knobs")]
+    name, _, text = word.partition("=")
+    if name not in others or not text:
+        raise ConfigError(f"--config takes FIELD=VALUE and not {word!r}. The fields are: {', '.join(others)}.")
     try:
-        value = json.loads(text.lower()) if text.lower() in ("true", "false") else json.loads(text)
+        return name, json.loads(text)
     except json.JSONDecodeError:
-        value = text
-    Knobs().changed({name: value})
-    return name, value
+        return name, text
+
+
+def _turn(word: str) -> Turn:
+    """``120:predictor=none,ema=0.9`` as (120, {"predictor": "none", "ema": 0.9}), checked."""
+    step, _, text = word.partition(":")
+    knobs = parse_knobs(text)
+    if not (step.isascii() and step.isdigit()) or not knobs:
+        raise ConfigError(f"--at takes STEP:KNOB=VALUE[,KNOB=VALUE], such as 120:predictor=none, and not {word!r}.")
+    return int(step), knobs
+
+
+def _open(name: str, results: str | None) -> RunStore:
+    """A run to look at: by its name, or else the file or folder at a path."""
+    path = Path(name).expanduser()
+    there = path.is_file() or (path / FILE_NAME).is_file()
+    if path.name == name and ((results_dir(results) / name / FILE_NAME).is_file() or not there):
+        return open_run(name, results, readonly=True)
+    return RunStore.open(path, readonly=True)
 
 
 def _dataset(name: str) -> str:
@@ -412,9 +573,9 @@ def _dataset(name: str) -> str:
     return str(path.absolute()) if path.is_dir() else name
 
 
-def _settings(config: RunConfig) -> str:
-    epochs = "no end" if config.epochs is None else f"{config.epochs} epochs"
-    return f"{config.preset} on {config.dataset}, seed {config.seed}, {epochs}"
+def _settings(config: RunConfig, goal: int | None) -> str:
+    length = f"{config.epochs} epochs" if goal is None else f"{goal:,} steps"
+    return f"{config.preset} on {config.dataset}, seed {config.seed}, {length}"
 
 
 def _sizes(trainer: Trainer) -> str:

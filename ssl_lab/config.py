@@ -9,6 +9,7 @@ Miszkurka & Wilkman.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,6 +198,29 @@ class Knobs(BaseModel):
     def difference(self, other: Knobs) -> dict[str, Any]:
         """What to hand to :meth:`changed` so that this becomes ``other``."""
         return {n: getattr(other, n) for n in type(self).model_fields if getattr(self, n) != getattr(other, n)}
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """``ema=0.99`` as ("ema", 0.99): a number, true or false, else a word; checked.
+
+    Raises:
+        ConfigError: it is no assignment.
+        KnobError: there is no such knob, or it does not take the value.
+    """
+    name, equals, word = text.partition("=")
+    if not equals:
+        raise ConfigError(f"A knob is set by KNOB=VALUE, such as ema=0.99, and not by {text!r}.")
+    try:
+        value = json.loads(word.lower() if word.lower() in ("true", "false") else word)
+    except json.JSONDecodeError:
+        value = word
+    Knobs().changed({name: value})
+    return name, value
+
+
+def parse_knobs(text: str) -> dict[str, Any]:
+    """``ema=0.9,predictor=none`` as a dictionary; checked, see :func:`parse_assignment`."""
+    return dict(parse_assignment(word.strip()) for word in text.split(",") if word.strip())
 
 
 def _plain_number(value: Any) -> Any:

@@ -85,7 +85,7 @@ def surplus(
         here = stay[place]
         previous = stay[place - 1].step if place else 0
         gap = stay[place + 1].step - previous
-        return here.step in at_events, gap / (stay[-1].step - here.step + 1)
+        return here.step in at_events, gap / (stay[-1].step - here.step + 1) ** 0.5
 
     while True:
         total = sum(c.bytes for c in stay)

@@ -186,13 +186,14 @@ class _Loop:
             self._take_commands()
             if self._ending():
                 return self._left()
+            if self.state == "running":
+                # Before the end is looked for: a turn that is planned for the last step is on record too.
+                self._follow_schedule()
             if self.state == "running" and self._at_end():
                 self._stand("done", "")
                 self._evaluate(force=True)
                 if not self.stay:
                     return self.state
-            if self.state == "running":
-                self._follow_schedule()
             if self.state == "running":
                 self._step()
             else:

@@ -53,6 +53,7 @@ class Mirror:
         """The file to open; what was given before is not to be used any more."""
         begun = time.monotonic()
         self._seen = self._stamp()
+        self._path.stat()
         found = self._path
         if self._journal.is_file() and self._journal.stat().st_size:
             old, self._folder = self._folder, Path(tempfile.mkdtemp(prefix="ssl-lab-"))

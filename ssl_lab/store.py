@@ -178,6 +178,8 @@ class Command:
     state: Literal["waiting", "done", "refused"]
     answer: str
     """Why it was refused, for the person."""
+    step: int | None = None
+    """Steps done when it was answered."""
 
 
 @dataclass(frozen=True)
@@ -443,6 +445,7 @@ class RunStore:
         *,
         events: int | None = None,
         results: str | os.PathLike[str] | None = None,
+        device: str | None = None,
     ) -> RunStore:
         """A new run that has this one's config, seed and record up to a step, and goes on from there by itself.
 
@@ -455,6 +458,7 @@ class RunStore:
             events: knob events seen; default all up to ``step``. With ``event.number - 1`` and the step of an event
                 it is the moment just before that event.
             results: folder of the new run; default that of this one.
+            device: what the new run computes on, where it is not the parent's.
 
         Raises:
             SSLLabError: the step or the event is not on record, or the moment cannot be reached.
@@ -495,10 +499,40 @@ class RunStore:
             db.execute("DETACH parent")
 
         folder = self.folder.parent if results is None else results_dir(results)
-        child = RunStore.create(name, self.config(), folder, fill=fill)
+        config = self.config() if device is None else self.config().model_copy(update={"device": device})
+        child = RunStore.create(name, config, folder, fill=fill)
         if checkpoints:
             keep.hand_on(checkpoints[0], child.folder)
         return child
+
+    def copy_to(self, path: Path) -> None:
+        """Copies the run, as it is at one moment, to a single file that opens anywhere.
+
+        It says nothing of this machine but what the numbers were made on: no driver, no commands, no folder for
+        downloads.
+        """
+        copy = connect(path)
+        try:
+            with self._lock:
+                self._connection.backup(copy)
+            # No file beside it, and none needed to read it.
+            copy.execute("PRAGMA journal_mode = DELETE")
+            with transaction(copy) as db:
+                db.execute(
+                    "UPDATE status SET state = 'asleep', message = '' WHERE state NOT IN ('done', 'failed', 'asleep')"
+                )
+                db.execute(
+                    "UPDATE status SET host = NULL, pid = NULL, owner = NULL, speed = NULL, steps_per_second = 0, "
+                    "viewer = 0"
+                )
+                db.execute("DELETE FROM commands")
+                ((config,),) = db.execute("SELECT value FROM meta WHERE key = 'config'")
+                config = json.dumps({**json.loads(config), "data_dir": None})
+                db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (config,))
+            # What was deleted is still in the file's pages until it is written anew.
+            copy.execute("VACUUM")
+        finally:
+            copy.close()
 
     def status(self) -> Status:
         """What the driver last said."""
@@ -588,9 +622,9 @@ class RunStore:
 
     def _commands(self, where: str, values: Sequence[Any] = ()) -> list[Command]:
         rows = self._rows(
-            f"SELECT id, kind, payload, origin, state, answer FROM commands WHERE {where} ORDER BY id", values
+            f"SELECT id, kind, payload, origin, state, answer, step FROM commands WHERE {where} ORDER BY id", values
         )
-        return [Command(r[0], r[1], json.loads(r[2]), r[3], r[4], r[5]) for r in rows]
+        return [Command(r[0], r[1], json.loads(r[2]), r[3], r[4], r[5], r[6]) for r in rows]
 
     def answer(self, command: Command, step: int, refused: str = "") -> None:
         """The driver's word: done, or refused and why."""
@@ -816,6 +850,8 @@ class RunSummary:
     """Accuracy of the linear probe in [0, 1]."""
     parent: Parent | None = None
     """What it was forked from."""
+    id: str = ""
+    """Tells runs of one name apart."""
 
 
 def summary(store: RunStore) -> RunSummary:
@@ -826,7 +862,7 @@ def summary(store: RunStore) -> RunSummary:
         status = replace(status, state="asleep", steps_per_second=0.0)
     return RunSummary(
         store.name, store.config(), status, float(store.meta("created")), knn[1] if knn else None,
-        probe[1] if probe else None, store.parent,
+        probe[1] if probe else None, store.parent, str(store.meta("id")),
     )  # fmt: skip
 
 
@@ -835,7 +871,7 @@ def list_runs(results: str | os.PathLike[str] | None = None) -> list[RunSummary]
     found = []
     for path in results_dir(results).glob(f"*/{FILE_NAME}"):
         try:
-            with RunStore.open(path, readonly=not writable(path)) as store:
+            with RunStore.open(path, readonly=True) as store:
                 found.append(summary(store))
         except (SSLLabError, sqlite3.Error, ValueError, TypeError):
             continue

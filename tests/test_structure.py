@@ -13,7 +13,7 @@ LEVELS = [
     {"config", "spectrum", "theory", "database", "keep", "pyramid"},
     {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk"},
     {"predictor", "checkpoint", "evaluation", "store"},
-    {"trainer"},
+    {"trainer", "export"},
     {"loop"},
     {"replay"},
     {"engine"},

@@ -123,6 +123,7 @@ def test_a_run_without_end_is_not_ended_by_the_command_line(results: Path, capsy
     status, _, err = here(capsys, "train", "--name", "endless", "--resume")
     assert status == 2
     assert "has no end" in err
+    assert "--steps" in err
     with open_run("endless", results) as store:
         assert store.status().state == "queued"
 
@@ -157,6 +158,18 @@ def test_a_name_that_is_taken(results: Path, capsys: pytest.CaptureFixture[str])
         (["train", "--name", "n", "--model", "byol", "--device", "cuda:77"], "cuda:77"),
         (["train", "--name", "n", "--resume"], "no run 'n'"),
         (["test", "--name", "n"], "no run 'n'"),
+        (["train", "--name", "n", "--model", "byol", "--steps", "0"], "at least one step"),
+        (["train", "--name", "n", "--model", "byol", "--epochs-finetuning", "-1"], "--epochs-finetuning 0"),
+        (["train", "--name", "n", "--model", "byol", "--config", "width=4"], "momentum, spectrum_every"),
+        (["train", "--name", "n", "--model", "byol", "--config", "momentum=2"], "'momentum'"),
+        (["train", "--name", "n", "--model", "byol", "--at", "ema=0.5"], "STEP:KNOB=VALUE"),
+        (["train", "--name", "n", "--model", "byol", "--at", "5:"], "STEP:KNOB=VALUE"),
+        (["train", "--name", "n", "--model", "byol", "--at", "5:ema=0.5,tau=1"], "'tau'"),
+        (["train", "--name", "n", "--model", "byol", "--steps", "9", "--at", "10:ema=0.5"], "step 10"),
+        (["train", "--name", "n", "--resume", "--at", "10:ema=0.5"], "--resume"),
+        (["export", "n", "--as", "csv"], "no run 'n'"),
+        (["fork", "n"], "no run 'n'"),
+        (["fork", "n", "--step", "1", "--before-event", "1"], "not both"),
     ],
 )
 def test_what_cannot_be_is_said_and_leaves_nothing(
@@ -201,3 +214,50 @@ def test_a_folder_of_images(results: Path, tmp_path: Path, capsys: pytest.Captur
     status, out, _ = here(capsys, "test", "--name", "folder")
     assert status == 0
     assert "Accuracy: " in out
+
+
+def test_steps_and_planned_turns_and_a_new_end(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--preset", "directpred", "--width", "4", "--device", "cpu", "--epochs-finetuning", "0"]
+    turns = ["--at", "3:predictor=none", "7:ema=0.5,predictor=mlp", "--config", "momentum=0.5", "spectrum_every=4"]
+    assert here(capsys, *words, *turns, "--steps", "14", "--name", "whole")[0] == 0
+    status, out, _ = here(capsys, *words, *turns, "--steps", "10", "--name", "cut")
+    assert status == 0
+    assert "10 steps" in out
+    assert "Accuracy" not in out
+    # Without a word it is at its end; with another end it goes on to the same numbers.
+    assert here(capsys, "train", "--name", "cut", "--resume", "--epochs-finetuning", "0")[0] == 0
+    with open_run("cut", results) as cut:
+        assert (cut.last_step(), cut.status().state, cut.config().momentum) == (10, "done", 0.5)
+    assert here(capsys, "train", "--name", "cut", "--resume", "--steps", "14", "--epochs-finetuning", "1")[0] == 0
+    with open_run("cut", results) as cut, open_run("whole", results) as whole:
+        assert cut.losses().tolist() == whole.losses().tolist()
+        assert [(e.step, e.changes) for e in cut.events()] == [
+            (3, {"predictor": "none"}), (7, {"predictor": "mlp", "ema": 0.5}),
+        ]  # fmt: skip
+        assert {4, 8, 12} <= {record.step for record in whole.spectra()}
+        assert cut.newest_evaluation("probe") is not None
+    status, _, err = here(capsys, "train", "--name", "cut", "--resume", "--steps", "13")
+    assert status == 2
+    assert "--steps 14 or more" in err
+
+
+def test_a_fork_by_the_command_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--preset", "byol", "--width", "4", "--device", "cpu", "--epochs-finetuning", "0", "--name", "a"]
+    assert here(capsys, *words, "--steps", "12", "--at", "5:ema=0.5", "8:lr=0.1")[0] == 0
+    status, out, _ = here(capsys, "fork", "a", "--before-event", "2")
+    assert status == 0
+    assert "ssl-lab train --name a-fork-1 --resume --steps M" in out
+    assert here(capsys, "train", "--name", "a-fork-1", "--resume", "--steps", "12", "--epochs-finetuning", "0")[0] == 0
+    assert here(capsys, "fork", "a", "--step", "5", "--as-name", "b")[0] == 0
+    assert here(capsys, "fork", "a")[0] == 0
+    with open_run("a", results) as a, open_run("a-fork-1", results) as undone, open_run("b", results) as b:
+        assert undone.losses()[:8].tolist() == a.losses()[:8].tolist()
+        assert undone.losses()[9] != a.losses()[9]
+        assert [event.number for event in undone.events()] == [1]
+        assert (b.last_step(), len(b.events())) == (5, 1)
+    with open_run("a-fork-2", results) as whole:
+        assert (whole.last_step(), len(whole.events())) == (12, 2)
+    for more, said in ((["--step", "13"], "no step 13"), (["--before-event", "3"], "no knob event 3")):
+        status, _, err = here(capsys, "fork", "a", *more)
+        assert status == 2
+        assert said in err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_lab import Knobs, RunConfig, preset, presets
-from ssl_lab.config import DATASETS, idle_knobs, knob_choices, knob_meta, knob_range
+from ssl_lab.config import DATASETS, idle_knobs, knob_choices, knob_meta, knob_range, parse_assignment, parse_knobs
 from ssl_lab.errors import ConfigError, KnobError
 
 # REFERENCE.md section 2, row by row: what differs from the two-layer BYOL of tau .996.
@@ -146,3 +146,23 @@ def test_data_sets_have_a_recipe() -> None:
     assert DATASETS["cifar10"].recipe.blur_taps == 0
     assert DATASETS["stl10"].recipe.jitter == (0.8, 0.8, 0.8, 0.2)
     assert (DATASETS["stl10"].recipe.blur_taps, DATASETS["stl10"].recipe.mean) == (9, None)
+
+
+def test_knobs_are_read_from_text() -> None:
+    assert parse_assignment("ema=0.99") == ("ema", 0.99)
+    assert parse_assignment("freq=5") == ("freq", 5)
+    assert parse_assignment("predictor=none") == ("predictor", "none")
+    for word in ("false", "False", "FALSE"):
+        assert parse_assignment(f"stop_gradient={word}") == ("stop_gradient", False)
+    assert parse_knobs("ema=0.9, predictor=none,lr=1e-05") == {"ema": 0.9, "predictor": "none", "lr": 1e-05}
+    assert parse_knobs("") == {}
+    for knobs in (preset(name).knobs for name in presets()):
+        text = ",".join(f"{name}={value}" for name, value in knobs.model_dump().items())
+        assert parse_knobs(text) == knobs.model_dump()
+    for text, error, words in (
+        ("ema", ConfigError, "'ema'"), ("ema=7", KnobError, "'ema'"), ("tau=0.9", KnobError, "'tau'"),
+        ("ema=NaN", KnobError, "nan"), ("ema=[0.5]", KnobError, "'ema'"),
+        ("stop_gradient=1", KnobError, "True or False"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            parse_knobs(f"lr=0.1,{text}")
