@@ -39,6 +39,15 @@ class Browser(anywidget.AnyWidget):
 
     run: Any = t.Unicode("", help="Name of the run; under Voila the page's address becomes ?run=NAME.").tag(sync=True)
 
+    step: Any = t.Int(None, allow_none=True, help="The step that is shown; under Voila it becomes ?step=N.").tag(
+        sync=True
+    )
+    """``None`` takes it out of the address again."""
+
+    compare: Any = t.Unicode("", help="Names of the runs drawn with it; under Voila it becomes ?compare=A,B.").tag(
+        sync=True
+    )
+
     title: Any = t.Unicode("", help="Title of the page, under Voila.").tag(sync=True)
 
     announce: Any = t.Unicode("", help="What a screen reader shall read out when it has time.").tag(sync=True)

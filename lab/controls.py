@@ -154,12 +154,22 @@ class KnobBoard:
         self._boxes = boxes
         self.widget = w.VBox(boxes)
         self.widget.add_class("ssl-knobs")
+        self._locked = False
 
     def _turn(self, name: str, value: Any) -> None:
         self._send("set", {name: value})
 
-    def show(self, status: Status, waiting: set[str]) -> None:
-        """The engine's knobs, written by the publisher; ``waiting`` are those it has not answered yet."""
+    def show(self, status: Status, waiting: set[str], locked: bool = False) -> None:
+        """The engine's knobs, written by the publisher.
+
+        Args:
+            waiting: knobs that were turned and not answered yet.
+            locked: the visitor may look and not steer.
+        """
+        if locked != self._locked:
+            self._locked = locked
+            for control in self.controls.values():
+                control.control.disabled = locked
         idle = idle_knobs(status.knobs)
         for name, control in self.controls.items():
             control.show(getattr(status.knobs, name), idle.get(name, ""), name not in waiting)
@@ -208,16 +218,16 @@ class Transport:
         if threading.get_ident() != self._publisher:
             self._send("speed", {"steps_per_second": change["new"] or None})
 
-    def show(self, status: Status) -> None:
-        """The engine's state, written by the publisher."""
+    def show(self, status: Status, locked: bool = False) -> None:
+        """The engine's state, written by the publisher; ``locked``: the visitor may look and not steer."""
         self._publisher = threading.get_ident()
         running, over = status.state == "running", status.state == "done"
-        for button, disabled in (
-            (self.run, running or over), (self.pause, not running), (self.step, running or over),
-            (self.step10, running or over),
+        for control, disabled in (
+            (self.run, running or over or locked), (self.pause, not running or locked),
+            (self.step, running or over or locked), (self.step10, running or over or locked), (self.speed, locked),
         ):  # fmt: skip
-            if button.disabled != disabled:
-                button.disabled = disabled
+            if control.disabled != disabled:
+                control.disabled = disabled
         speed = status.speed or 0.0
         if self.speed.value != speed and speed in [value for _, value in SPEEDS]:
             self.speed.value = speed

@@ -46,11 +46,19 @@ class Host(Protocol):
 class EngineHost:
     """The engine process of a results folder; this kernel never imports torch."""
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, results: Path, *, lazily: bool = False) -> None:
+        """With ``lazily`` nothing is made in the folder until something is to run there."""
         self.results = results
-        self.desk = EngineDesk(results)
+        self._desk = None if lazily else EngineDesk(results)
         self._visitor = uuid.uuid4().hex
         self._wanted = False
+
+    @property
+    def desk(self) -> EngineDesk:
+        """The folder's desk."""
+        if self._desk is None:
+            self._desk = EngineDesk(self.results)
+        return self._desk
 
     def start(self, config: RunConfig) -> RunStore:
         store = RunStore.create(free_name(config.preset, self.results), config, self.results)
@@ -63,12 +71,15 @@ class EngineHost:
         self.desk.ask(store.name)
 
     def enter(self, most: int | None) -> bool:
-        return self.desk.enter(self._visitor, most)
+        return self._desk is None or self._desk.enter(self._visitor, most)
 
     def trouble(self, store: RunStore) -> str:
-        status = self.desk.status()
+        if self._desk is None:
+            return ""
+        status = self._desk.status()
         # An engine that left in good order has no process on record; the next command starts another one.
-        if (self._wanted or store.status().owner == "engine") and not status.alive and status.pid is not None:
+        ours = self._wanted or (store.status().owner == "engine" and not store.readonly)
+        if ours and not status.alive and status.pid is not None:
             return (
                 f"The engine has not answered for {status.silence:.0f} s. Nothing recorded is lost: start it again, "
                 "and the run goes on from its last checkpoint."
@@ -76,15 +87,18 @@ class EngineHost:
         return ""
 
     def waiting_for(self) -> str:
-        status = self.desk.status()
+        if self._desk is None:
+            return ""
+        status = self._desk.status()
         return "The engine is starting (it loads torch)." if status.alive and not status.device else ""
 
     def restart(self) -> None:
         self.desk.ensure_engine()
 
     def close(self) -> None:
-        self.desk.leave(self._visitor)
-        self.desk.close()
+        if self._desk is not None:
+            self._desk.leave(self._visitor)
+            self._desk.close()
 
 
 class KernelHost:

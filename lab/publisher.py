@@ -41,7 +41,10 @@ class Publisher:
     def __init__(self, browser: Browser, tick: _Page, present: Callable[[], None] | None = None) -> None:
         self._browser, self._tick = browser, tick
         self._present = present
+        self.soon: float | None = None
+        """Seconds until the next round, where the tick wants it sooner than the next picture is due."""
         self._stop = threading.Event()
+        self._poked = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._heard = time.monotonic()
         self._ever = False
@@ -54,9 +57,14 @@ class Publisher:
         """Begins."""
         self._thread.start()
 
+    def poke(self) -> None:
+        """Draws at once: somebody did something and waits for the picture. Costs nothing in a callback."""
+        self._poked.set()
+
     def stop(self) -> None:
         """Ends after the tick under way."""
         self._stop.set()
+        self._poked.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=10.0)
 
@@ -79,4 +87,8 @@ class Publisher:
                 log.exception("A picture could not be drawn")
                 self._stop.wait(1.0)
             cost = time.monotonic() - begun
-            self._stop.wait(max(TICK - cost, cost * (1 / BUSY_SHARE - 1)))
+            # A person who drags gets pictures as fast as half of the time allows, and always the latest.
+            self._stop.wait(min(cost, TICK))
+            rest = max(TICK - cost, cost * (1 / BUSY_SHARE - 1)) - min(cost, TICK)
+            self._poked.wait(max(rest, 0.0) if self.soon is None else min(max(rest, 0.0), self.soon))
+            self._poked.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CSS = """
 .ssl-bench { container-type: inline-size; width: 100%; color: var(--jp-ui-font-color1, #222);
-  font-family: var(--jp-ui-font-family, system-ui, sans-serif); overflow: hidden; }
+  font-family: var(--jp-ui-font-family, system-ui, sans-serif); overflow: clip; }
 .ssl-bench .ssl-body { display: grid; grid-template-columns: minmax(300px, 360px) minmax(0, 1fr);
   grid-template-rows: auto 1fr; gap: 4px 20px; width: 100%; align-items: start; }
 .ssl-bench .widget-html-content { line-height: 1.35; }
@@ -41,14 +41,22 @@ CSS = """
 .ssl-bench .ssl-error { border-left: 4px solid #d55e00; padding: 6px 10px; white-space: normal;
   background: color-mix(in srgb, #d55e00 12%, transparent); }
 .ssl-bench .ssl-hint { border-left: 4px solid #2a8fd4; padding: 6px 10px; white-space: normal; }
-.ssl-bench .ssl-banner, .ssl-bench .ssl-words, .ssl-bench .ssl-headline, .ssl-bench .ssl-events {
+.ssl-bench .ssl-banner, .ssl-bench .ssl-words, .ssl-bench .ssl-headline {
   width: 100%; height: auto; margin: 0; }
 .ssl-bench .bqplot { --bq-content-font-color: var(--jp-ui-font-color1); --bq-axislabel-fill: var(--jp-ui-font-color1);
   --bq-plotarea-background-fill: transparent; }
 .ssl-bench .bqplot .axislabel { font-size: 12px; }
-.ssl-bench .ssl-events ul { margin: 0; padding-left: 4px; list-style: none; }
+.ssl-bench .ssl-legend { width: 100%; height: auto; margin: 0; }
+.ssl-bench .ssl-legend .widget-html-content { white-space: normal; }
+.ssl-bench .ssl-key { display: inline-flex; align-items: center; gap: 6px; margin-right: 16px; font-weight: 600; }
+.ssl-bench .ssl-difference { font-variant-numeric: tabular-nums; }
+.ssl-bench .ssl-below { display: grid; width: 100%; gap: 10px 14px; margin-top: 10px; align-items: start;
+  grid-template-columns: minmax(0, 2fr) minmax(min(300px, 100%), 1fr); }
+.ssl-bench .ssl-export .ssl-buttons { flex-wrap: nowrap; margin: 4px 0; }
+.ssl-bench .ssl-export .ssl-buttons > button { flex: 0 0 auto; }
 @container (max-width: 760px) {
   .ssl-bench .ssl-body { grid-template-columns: minmax(0, 1fr); grid-template-rows: none; }
   .ssl-bench .ssl-right { grid-column: 1; grid-row: auto; }
+  .ssl-bench .ssl-below { grid-template-columns: minmax(0, 1fr); }
 }
 """

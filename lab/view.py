@@ -1,15 +1,15 @@
-"""What the panels draw: one moment of a run, read from its file. Costs what is shown, not what is stored."""
+"""What the panels draw: a moment of a run, read from its file. Costs what is shown, not what is stored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ssl_lab.config import RunConfig
+from ssl_lab.config import Knobs, RunConfig
+from ssl_lab.pyramid import Curve
 from ssl_lab.spectrum import describe
-from ssl_lab.store import Event, RunStore, SpectrumRecord, Status
+from ssl_lab.store import Event, Metrics, RunStore, SpectrumRecord, Status
 
 _BEFORE = {
     "queued": "Getting ready.",
@@ -20,7 +20,8 @@ _BEFORE = {
 }
 """What there is to say before the first spectrum."""
 
-Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+CurveName = Literal["loss", "knn", "asymmetry", "effective_rank"]
+DRAWN: tuple[CurveName, ...] = ("loss", "knn", "asymmetry", "effective_rank")
 
 EARLIER = 6
 """Earlier moments that stay as faint curves."""
@@ -28,36 +29,54 @@ EARLIER = 6
 
 @dataclass(frozen=True)
 class RunView:
-    """A run as a page shows it."""
+    """A run as a page shows it at one moment: now, or at an earlier step."""
 
     name: str
     config: RunConfig
     status: Status
     events: list[Event]
+    """All of the run's, also those after the moment."""
+    last: int
+    """The last recorded step."""
+    step: int
+    """The step of the moment."""
+    shown: int | None
+    """The step that was asked for; None for now."""
+    knobs: Knobs
+    """The rules by which that step was made."""
     newest: SpectrumRecord | None
-    """The latest spectrum; None before the first."""
+    """The latest spectrum at the moment; None before the first."""
     earlier: list[SpectrumRecord]
     """At most EARLIER spectra before it, oldest first."""
-    loss: Curve
-    """(steps, loss)."""
-    knn: Curve
-    """(steps, accuracy in [0, 1])."""
-    asymmetry: Curve
-    """(steps, asymmetry of Wp)."""
-    effective_rank: Curve
-    """(steps, effective rank of F)."""
+    metrics: Metrics | None
+    """Of the latest step at the moment."""
+    knn: tuple[int, float] | None
+    """Latest evaluation at the moment: (step, accuracy in [0, 1])."""
+    curves: Mapping[CurveName, Curve]
+    """(steps, values) up to the moment: loss, accuracy in [0, 1], asymmetry of Wp, effective rank of F."""
+    whole: Mapping[CurveName, Curve]
+    """The same over the whole run."""
+    others: list[RunView] = field(default_factory=list)
+    """Runs that are drawn with this one, each at the same step or, if it has not come so far, at its last."""
 
     @property
     def words(self) -> str:
         """What is going on, in a line of plain words."""
         if self.newest is None:
-            return _BEFORE.get(self.status.state, "")
-        return describe(self.newest.spectrum, self.status.knobs.predictor)
+            return _BEFORE.get(self.status.state, "") if self.shown is None else "No spectrum was recorded before this."
+        return describe(self.newest.spectrum, self.knobs.predictor)
 
     @property
-    def last_step(self) -> int:
-        """Right end of the time axes."""
-        return max(self.status.step, int(self.loss[0][-1]) if len(self.loss[0]) else 0, 1)
+    def epoch(self) -> float:
+        """Passes over the training images at the moment."""
+        if self.shown is None:
+            return self.status.epoch
+        return self.metrics.epoch if self.metrics else 0.0
+
+    @property
+    def right_end(self) -> int:
+        """Right end of the time axes: they show the whole of every run, whatever the moment."""
+        return max(self.last, self.status.step, 1, *(other.last for other in self.others))
 
 
 class ViewReader:
@@ -68,24 +87,55 @@ class ViewReader:
         self._name = store.name
         self._config = store.config()
         self._events: list[Event] = []
+        self._whole: tuple[object, dict[CurveName, Curve]] = (None, {})
 
-    def read(self) -> RunView:
-        """The run as it is now."""
+    def read(self, shown: int | None = None, others: list[ViewReader] | None = None) -> RunView:
+        """The run as it is now, or as it was at the step ``shown``.
+
+        Args:
+            shown: a step; one that the run has not is taken for the nearest that it has.
+            others: readers of the runs that are drawn with it.
+        """
         store = self.store
+        store.refresh()
         self._events += store.events(after=self._events[-1].number if self._events else 0)
-        newest = store.newest_spectrum()
+        status, last = store.status(), store.last_step()
+        if shown is not None:
+            shown = min(max(shown, 0), last)
+        step = status.step if shown is None else shown
+        newest = store.newest_spectrum(upto=shown)
+        whole = self._all(last, status)
+        earlier = store.spectra(earlier_numbers(newest.number)) if newest else []
         return RunView(
             name=self._name,
             config=self._config,
-            status=store.status(),
+            status=status,
             events=list(self._events),
+            last=last,
+            step=step,
+            shown=shown,
+            knobs=status.knobs if shown is None else self._knobs_at(shown),
             newest=newest,
-            earlier=store.spectra(earlier_numbers(newest.number)) if newest else [],
-            loss=store.curve("loss"),
-            knn=store.curve("knn"),
-            asymmetry=store.curve("asymmetry"),
-            effective_rank=store.curve("effective_rank"),
+            # Steps that were done again after a cut lie out of order in the file.
+            earlier=[record for record in earlier if newest and record.step < newest.step],
+            metrics=store.metrics(upto=shown),
+            knn=store.newest_evaluation("knn", upto=shown),
+            curves=whole if shown is None else {name: store.curve(name, upto=shown) for name in DRAWN},
+            whole=whole,
+            others=[other.read(step) for other in others or ()],
         )
+
+    def _all(self, last: int, status: Status) -> dict[CurveName, Curve]:
+        # While a person drags through a run that stands still, its whole curves stay the same.
+        key = (last, status.state, status.heartbeat)
+        if self._whole[0] != key:
+            self._whole = key, {name: self.store.curve(name) for name in DRAWN}
+        return self._whole[1]
+
+    def _knobs_at(self, step: int) -> Knobs:
+        knobs = self._config.knobs
+        changes = {name: value for event in self._events if event.step < step for name, value in event.changes.items()}
+        return knobs.changed(changes)
 
 
 def earlier_numbers(newest: int, most: int = EARLIER) -> list[int]:

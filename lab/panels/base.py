@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import bqplot as bq
 import ipywidgets as w
@@ -10,11 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lab.view import RunView
+from ssl_lab.pyramid import Curve
 
 # Okabe and Ito's colours, told apart by colour-blind eyes and on white as on black.
 NOW = "#2a8fd4"
 MARK = "#d55e00"
 THEORY = "#009e73"
+OTHERS: tuple[tuple[str, str, str], ...] = (
+    ("#cc79a7", "dashed", "square"),
+    ("#e69f00", "dotted", "diamond"),
+    ("#8f8f8f", "dash_dotted", "triangle-up"),
+)
+"""Colour, line and marker of the runs that are drawn with the shown one: told apart without colour too."""
 
 
 def float32(values: ArrayLike) -> NDArray[np.float32]:
@@ -73,6 +81,27 @@ class Panel(ABC):
     @abstractmethod
     def update(self, view: RunView) -> None:
         """Draws the view."""
+
+    def add_mark(self, mark: bq.Mark) -> None:
+        """One more mark under the others, made when it is first needed: most pages never need it."""
+        self.figure.marks = [mark, *self.figure.marks]
+
+    def draw_others(self, marks: list[bq.Mark], curves: list[Curve], make: Callable[[int], bq.Mark]) -> None:
+        """Draws a curve or cloud for each run that is drawn with the shown one, and hides the marks left over."""
+        while len(marks) < len(curves):
+            marks.append(make(len(marks)))
+            self.add_mark(marks[-1])
+        for mark, (x, y) in zip(marks, curves, strict=False):
+            if len(x) == 0:
+                mark.visible = False
+                continue
+            if len(x) == 1:
+                x, y = np.repeat(x, 2), np.repeat(y, 2)
+            with mark.hold_sync():
+                mark.x, mark.y, mark.visible = float32(x), float32(y), True
+        for mark in marks[len(curves) :]:
+            if mark.visible:
+                mark.visible = False
 
     def close(self) -> None:
         """Frees the widgets in the browser."""

@@ -8,9 +8,10 @@ import bqplot as bq
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.panels.base import NOW, THEORY, Panel, float32, round_up
+from lab.panels.base import NOW, OTHERS, THEORY, Panel, float32, round_up
 from lab.view import EARLIER, RunView
 from ssl_lab.config import DIRECT_MODES
+from ssl_lab.pyramid import Curve
 from ssl_lab.spectrum import Spectrum
 
 FLOOR = 1e-9
@@ -33,6 +34,7 @@ class _ByIndex(Panel):
             stroke_width=2,
             visible=False,
         )
+        self.others: list[bq.Lines] = []
         super().__init__(self.lines.scales["x"], y, [self.lines])
 
     @abstractmethod
@@ -46,17 +48,29 @@ class _ByIndex(Panel):
         if view.newest is None:
             self.lines.visible = False
             return
-        curves = [self.values(record.spectrum) for record in (*view.earlier, view.newest)]
+        # Beside other runs, earlier moments would be too much in one picture.
+        earlier = [] if view.others else view.earlier
+        curves = [self.values(record.spectrum) for record in (*earlier, view.newest)]
+        others = [self.values(other.newest.spectrum) for other in view.others if other.newest is not None]
         # While there are few moments the oldest stands in for those that are not there yet.
         curves = [curves[0]] * (EARLIER + 1 - len(curves)) + curves[-(EARLIER + 1) :]
         stack = np.stack(curves)
-        self.fit(stack)
+        self.fit(np.concatenate([stack.ravel(), *others]))
+        self.set_range(self.x, 0.0, float(max(stack.shape[1], *map(len, others), 0)))
         with self.lines.hold_sync():
             if len(self.lines.x) != stack.shape[1]:
                 self.lines.x = float32(np.arange(1, stack.shape[1] + 1))
-                self.set_range(self.x, 0.0, float(stack.shape[1]))
             self.lines.y = float32(stack)
             self.lines.visible = True
+        drawn = [(np.arange(1.0, len(values) + 1), values) for values in others]
+        self.draw_others(self.others, drawn, self._other)
+
+    def _other(self, place: int) -> bq.Lines:
+        colour, style, _ = OTHERS[place]
+        return bq.Lines(
+            x=float32([1, 2]), y=float32([1, 1]), scales={"x": self.x, "y": self.y}, colors=[colour], line_style=style,
+            stroke_width=2, visible=False,
+        )  # fmt: skip
 
 
 class CorrelationPanel(_ByIndex):
@@ -131,11 +145,12 @@ class PlanePanel(Panel):
         self.rule = bq.Lines(
             x=float32(grid), y=float32(np.sqrt(grid)), scales={"x": x, "y": y}, colors=[THEORY], stroke_width=1.5,
         )  # fmt: skip
+        self.others: list[bq.Scatter] = []
         self._eps: float | None = None
         super().__init__(x, y, [self.rule, self.points])
 
     def update(self, view: RunView) -> None:
-        eps = view.status.knobs.eps if view.status.knobs.predictor in DIRECT_MODES else 0.0
+        eps = view.knobs.eps if view.knobs.predictor in DIRECT_MODES else 0.0
         if eps != self._eps:
             self._eps = eps
             rule = np.sqrt(np.linspace(0, 1, 60)) + eps
@@ -143,9 +158,25 @@ class PlanePanel(Panel):
         if view.newest is None:
             self.points.visible = False
             return
-        s, p = view.newest.spectrum.f_eigenvalues, view.newest.spectrum.wp_diagonal
-        top, gain = max(float(s.max()), FLOOR), max(float(np.abs(p).max()), FLOOR)
-        self.set_range(self.y, -1.1 if (p / gain).min() < -0.1 else -0.1, 1.1)
+        s, p = _plane(view.newest.spectrum)
+        others = [_plane(other.newest.spectrum) for other in view.others if other.newest is not None]
+        lowest = min(float(gains.min()) for _, gains in ((s, p), *others))
+        self.set_range(self.y, -1.1 if lowest < -0.1 else -0.1, 1.1)
         with self.points.hold_sync():
-            self.points.x, self.points.y = float32(np.maximum(s, 0) / top), float32(p / gain)
+            self.points.x, self.points.y = float32(s), float32(p)
             self.points.visible = True
+        self.draw_others(self.others, others, self._other)
+
+    def _other(self, place: int) -> bq.Scatter:
+        colour, _, marker = OTHERS[place]
+        return bq.Scatter(
+            x=float32([0, 1]), y=float32([0, 1]), scales={"x": self.x, "y": self.y}, colors=[colour], marker=marker,
+            default_size=28, opacities=[0.8], visible=False,
+        )  # fmt: skip
+
+
+def _plane(spectrum: Spectrum) -> Curve:
+    """(s, p) of the directions, each over its largest."""
+    s, p = spectrum.f_eigenvalues, spectrum.wp_diagonal
+    top, gain = max(float(s.max()), FLOOR), max(float(np.abs(p).max()), FLOOR)
+    return np.maximum(s, 0) / top, p / gain

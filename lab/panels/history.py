@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Mapping
 
 import bqplot as bq
 import numpy as np
 
-from lab.panels.base import MARK, NOW, Panel, float32, round_up
-from lab.view import Curve, RunView
+from lab.panels.base import MARK, NOW, OTHERS, Panel, float32, round_up
+from lab.view import CurveName, RunView
+from ssl_lab.pyramid import Curve
 
 MARKS = 60
 """Most events marked in a panel; the list under the panels has them all."""
@@ -18,7 +19,7 @@ class _Over(Panel):
     """One curve over the steps."""
 
     x_label = "step"
-    points = False
+    name: CurveName
 
     def __init__(self, low: float, high: float) -> None:
         x, y = bq.LinearScale(min=0.0, max=100.0), bq.LinearScale(min=low, max=high)
@@ -35,39 +36,80 @@ class _Over(Panel):
             x=float32([0]), y=float32([0.93]), text=["1"], scales={"x": x, "y": height}, colors=[MARK],
             default_size=11, x_offset=4, font_weight="bold", visible=False,
         )  # fmt: skip
-        self._marked = 0
+        self._marked: tuple[str, int] = ("", 0)
+        self.others: list[bq.Lines] = []
+        self.later: bq.Lines | None = None
+        self.cursor: bq.Lines | None = None
         super().__init__(x, y, [self.marks, self.line, self.numbers])
 
-    @abstractmethod
-    def curve(self, view: RunView) -> Curve:
+    def curve(self, curves: Mapping[CurveName, Curve]) -> Curve:
         """(steps, values) of a run."""
+        return curves[self.name]
 
-    def fit(self, view: RunView, low: float, high: float) -> None:
+    def fit(self, low: float, high: float) -> None:
         """Moves the vertical range to the values shown."""
 
     def update(self, view: RunView) -> None:
-        steps, values = self.curve(view)
-        self.set_range(self.x, 0.0, max(round_up(view.last_step), 100.0))
+        steps, values = self.curve(view.curves)
+        whole = self.curve(view.whole)
+        others = [self.curve(o.whole if view.shown is None else o.curves) for o in view.others]
+        self.set_range(self.x, 0.0, max(round_up(view.right_end), 100.0))
         self._mark(view)
+        seen = np.concatenate([whole[1], values, *(curve[1] for curve in others)])
+        if len(seen):
+            self.fit(float(seen.min()), float(seen.max()))
+        self.draw_others(self.others, others, self._other)
+        self._move_cursor(view, whole)
         if len(steps) == 0:
             self.line.visible = False
             return
-        self.fit(view, float(values.min()), float(values.max()))
         if len(steps) == 1:
             steps, values = np.repeat(steps, 2), np.repeat(values, 2)
         with self.line.hold_sync():
             self.line.x, self.line.y = float32(steps), float32(values)
             self.line.visible = True
 
+    def _move_cursor(self, view: RunView, whole: Curve) -> None:
+        """At an earlier moment: a line where it is, and faintly what came later."""
+        if view.shown is None:
+            for mark in (self.cursor, self.later):
+                if mark is not None and mark.visible:
+                    mark.visible = False
+            return
+        if self.cursor is None or self.later is None:
+            scales = {"x": self.x, "y": self.y}
+            self.later = bq.Lines(
+                x=float32([0, 1]), y=float32([0, 0]), scales=scales, colors=[NOW], opacities=[0.25], stroke_width=2,
+                visible=False,
+            )  # fmt: skip
+            self.cursor = bq.Lines(
+                x=float32([0, 0]), y=float32([0, 1]), scales=self.marks.scales, colors=["#8f8f8f"], stroke_width=1.5,
+                visible=False,
+            )  # fmt: skip
+            self.add_mark(self.later)
+            self.add_mark(self.cursor)
+        with self.cursor.hold_sync():
+            self.cursor.x, self.cursor.visible = float32([view.step, view.step]), True
+        if len(whole[0]) > 1:
+            with self.later.hold_sync():
+                self.later.x, self.later.y, self.later.visible = float32(whole[0]), float32(whole[1]), True
+
+    def _other(self, place: int) -> bq.Lines:
+        colour, style, _ = OTHERS[place]
+        return bq.Lines(
+            x=float32([0, 1]), y=float32([0, 0]), scales={"x": self.x, "y": self.y}, colors=[colour], line_style=style,
+            stroke_width=2, visible=False,
+        )  # fmt: skip
+
     def _mark(self, view: RunView) -> None:
         if not view.events:
             self.marks.visible = self.numbers.visible = False
-            self._marked = 0
+            self._marked = ("", 0)
             return
-        if view.events[-1].number == self._marked:
+        if (view.name, view.events[-1].number) == self._marked:
             return
         shown = view.events[-MARKS:]
-        self._marked = shown[-1].number
+        self._marked = (view.name, shown[-1].number)
         steps = np.array([event.step for event in shown], dtype=float)
         # bqplot takes a single row for one curve of two points: a lone event is drawn twice.
         ends = steps.repeat(2) if len(steps) == 1 else steps
@@ -85,6 +127,7 @@ class _Over(Panel):
 class EffectiveRankPanel(_Over):
     """exp(entropy of F's normalised eigenvalues)."""
 
+    name: CurveName = "effective_rank"
     title = "Effective rank of F"
     caption = "How many directions the projections use. Near 1 is collapse."
     y_label = "directions"
@@ -92,16 +135,14 @@ class EffectiveRankPanel(_Over):
     def __init__(self) -> None:
         super().__init__(0.0, 10.0)
 
-    def curve(self, view: RunView) -> Curve:
-        return view.effective_rank
-
-    def fit(self, view: RunView, low: float, high: float) -> None:
+    def fit(self, low: float, high: float) -> None:
         self.set_range(self.y, 0.0, max(round_up(high), 2.0))
 
 
 class AsymmetryPanel(_Over):
     """sum |Wp - Wp^T| / sum |Wp|."""
 
+    name: CurveName = "asymmetry"
     title = "Asymmetry of Wp"
     caption = "0 is symmetric. A predictor trained by SGD becomes more symmetric as it aligns."
     y_label = "asymmetry"
@@ -109,16 +150,14 @@ class AsymmetryPanel(_Over):
     def __init__(self) -> None:
         super().__init__(0.0, 1.0)
 
-    def curve(self, view: RunView) -> Curve:
-        return view.asymmetry
-
-    def fit(self, view: RunView, low: float, high: float) -> None:
+    def fit(self, low: float, high: float) -> None:
         self.set_range(self.y, -0.02, max(round_up(high), 0.1))
 
 
 class LossPanel(_Over):
     """-cos(q1, z2) - cos(q2, z1)."""
 
+    name: CurveName = "loss"
     title = "Loss"
     caption = "From −2 (the two views agree) to 2. A collapsed network reaches −2 too: look at the rank."
     y_label = "loss"
@@ -126,10 +165,7 @@ class LossPanel(_Over):
     def __init__(self) -> None:
         super().__init__(-2.05, 0.0)
 
-    def curve(self, view: RunView) -> Curve:
-        return view.loss
-
-    def fit(self, view: RunView, low: float, high: float) -> None:
+    def fit(self, low: float, high: float) -> None:
         top = next(t for t in (-1.5, -1.0, 0.0, 1.0, 2.0, np.inf) if t >= high)
         self.set_range(self.y, -2.05, 2.1 if top == np.inf else top)
 
@@ -137,6 +173,7 @@ class LossPanel(_Over):
 class AccuracyPanel(_Over):
     """kNN accuracy of the encoder's features on held-out images."""
 
+    name: CurveName = "knn"
     title = "kNN accuracy"
     caption = "Share of held-out images whose 20 nearest training images vote for the right class."
     y_label = "accuracy, %"
@@ -144,10 +181,10 @@ class AccuracyPanel(_Over):
     def __init__(self) -> None:
         super().__init__(0.0, 100.0)
 
-    def curve(self, view: RunView) -> Curve:
-        steps, values = view.knn
+    def curve(self, curves: Mapping[CurveName, Curve]) -> Curve:
+        steps, values = super().curve(curves)
         return steps, 100.0 * values
 
-    def fit(self, view: RunView, low: float, high: float) -> None:
+    def fit(self, low: float, high: float) -> None:
         floor = next(f for f in (90.0, 80.0, 60.0, 40.0, 0.0) if f <= low)
         self.set_range(self.y, floor, 100.0)

@@ -139,10 +139,28 @@ export default () => {
       if (!here || !run) return;
       const url = new URL(window.location.href);
       // What began the run is in its file; in the address it would begin another one.
-      for (const name of ["preset", "dataset", "knobs"]) url.searchParams.delete(name);
+      for (const name of ["preset", "dataset", "knobs", "seed"]) url.searchParams.delete(name);
       url.searchParams.set("run", run);
       window.history.replaceState(window.history.state, "", url);
     };
+    // Followed by a link to the moment that is shown; what Python has not spoken of is left as it is.
+    const showDetail = (name) => () => {
+      if (!here) return;
+      const url = new URL(window.location.href);
+      const value = model.get(name);
+      if (value === null || value === "") url.searchParams.delete(name);
+      else url.searchParams.set(name, value);
+      window.history.replaceState(window.history.state, "", url);
+    };
+    // Browsers take only so many new addresses a minute, and a person drags through hundreds of steps.
+    let resting;
+    const showStep = () => {
+      window.clearTimeout(resting);
+      resting = window.setTimeout(showDetail("step"), 400);
+    };
+    const showCompare = showDetail("compare");
+    model.on("change:step", showStep);
+    model.on("change:compare", showCompare);
     const showTitle = () => {
       if (here && model.get("title")) document.title = model.get("title");
     };
@@ -160,8 +178,11 @@ export default () => {
       theme.disconnect();
       window.clearTimeout(timer);
       window.clearTimeout(settling);
+      window.clearTimeout(resting);
       model.off("change:run", showRun);
       model.off("change:title", showTitle);
+      model.off("change:step", showStep);
+      model.off("change:compare", showCompare);
     };
   }
 

@@ -55,7 +55,9 @@ def test_a_trainer_in_a_thread(open_bench: Open) -> None:
     expected += [twin.step().loss for _ in range(10)]
     assert bench.store.losses().tolist() == expected
     # The page: events in words, the engine's values, the number of steps, a marker in each picture over time.
-    wait_for(lambda: "predictor directpred → none" in bench.event_list.value)
+    wait_for(lambda: [row["number"] for row in bench.timeline.events] == [2, 1])
+    assert bench.timeline.events[1] == {"number": 1, "step": 10, "text": "predictor directpred → none"}
+    wait_for(lambda: bench.timeline.last == 20 and bench.timeline.checkpoints[:1] == [10])
     wait_for(lambda: "data-step='20'" in bench.headline.value)
     assert bench.banner.value == ""
     wait_for(lambda: "data-value='0.5'" in bench.knobs.controls["ema"].engine.value)
@@ -263,3 +265,195 @@ def test_only_one_engine_serves_a_folder(tmp_path: Path) -> None:
     assert second.take_requests() == []
     first.close()
     second.close()
+
+
+def row(bench: Bench, name: str) -> dict[str, Any]:
+    return wait_for(lambda: next((row for row in bench.shelf.runs if row["name"] == name), None))
+
+
+def run_to(bench: Bench, step: int) -> None:
+    while state(bench).step < step:
+        before = state(bench).step
+        button = bench.transport.step10 if step - before >= 10 else bench.transport.step
+        button.click()
+        wait_for(lambda before=before: state(bench).step > before and state(bench).state == "paused")
+
+
+def test_scrub_fork_undo_compare(open_bench: Open, tmp_path: Path) -> None:
+    """The whole of it in a kernel: look back, fork there, turn a knob, see both, undo."""
+    bench = open_bench(Trainer(small_config()))
+    ready(bench)
+    run_to(bench, 30)
+    bench.knobs.controls["ema"].control.value = 0.5
+    wait_for(lambda: len(bench.store.events()) == 1)  # type: ignore[union-attr]
+    run_to(bench, 50)
+    wait_for(lambda: "data-step='50'" in bench.headline.value)
+
+    bench.timeline.step = 20
+    wait_for(lambda: "data-step='20'" in bench.headline.value and "of 50" in bench.headline.value)
+    wait_for(lambda: bench.browser.step == 20)
+    assert bench.panels[6].line.x[-1] == 20
+    assert bench.panels[6].later.x[-1] == 50
+    wait_for(lambda: "You look at step 20" in bench.banner.value)
+    # The run itself has not moved, and what is turned now is turned there.
+    assert state(bench).step == 50
+    bench.timeline.step = 999
+    wait_for(lambda: bench.timeline.step == 50)
+    bench.timeline.step = -1
+    wait_for(lambda: bench.browser.step is None and " of 50" not in bench.headline.value)
+
+    bench._on_timeline(bench.timeline, {"do": "fork", "step": 40}, [])
+    wait_for(lambda: bench.store.name == "directpred-fork-1" or bench.store.name == "directpred-1-fork-1")  # type: ignore[union-attr]
+    fork = bench.store
+    assert fork is not None
+    name = fork.name
+    wait_for(lambda: state(bench).state == "paused" and state(bench).step == 40)
+    assert list(bench.shelf.ticked) == ["directpred-1"]
+    assert (row(bench, name)["depth"], row(bench, name)["origin"]) == (1, "from directpred-1 at step 40")
+    assert row(bench, name)["shown"]
+    assert bench.browser.run == name
+    assert bench.browser.compare == "directpred-1"
+    wait_for(lambda: "against directpred-1: the same to the last bit" in bench.legend.value)
+    bench.knobs.controls["predictor"].control.value = "none"
+    wait_for(lambda: len(fork.events()) == 2)
+    run_to(bench, 50)
+    wait_for(lambda: "At step 50 against directpred-1" in bench.legend.value and "instead of" in bench.legend.value)
+    twin = Trainer(small_config())
+    expected = [twin.step().loss for _ in range(30)]
+    twin.set(ema=0.5)
+    expected += [twin.step().loss for _ in range(10)]
+    twin.set(predictor="none")
+    assert fork.losses().tolist() == expected + [twin.step().loss for _ in range(10)]
+    assert all(len(panel.others) == 1 and panel.others[0].visible for panel in bench.panels)
+
+    # Undo: just before the first event, and the fork is not touched.
+    bench._on_timeline(bench.timeline, {"do": "undo", "event": 1}, [])
+    wait_for(lambda: bench.store.name == "directpred-1-fork-2" and state(bench).state == "paused")  # type: ignore[union-attr]
+    assert (state(bench).step, state(bench).knobs.ema) == (30, 0.996)
+    assert bench.store.events() == []  # type: ignore[union-attr]
+    assert list(bench.shelf.ticked) == [name, "directpred-1"]
+    with open_run(name, tmp_path) as kept:
+        assert len(kept.events()) == 2
+        assert kept.last_step() == 50
+    # Back to the first run by the shelf: the colours change places, and it can be steered again.
+    bench._on_shelf(bench.shelf, {"open": "directpred-1"}, [])
+    wait_for(lambda: bench.store.name == "directpred-1" and state(bench).state == "paused")  # type: ignore[union-attr]
+    assert list(bench.shelf.ticked) == [name, "directpred-1-fork-2"]
+    run_to(bench, 60)
+    bench.shelf.ticked = []
+    wait_for(lambda: bench.legend.value == "" and not bench.panels[0].others[0].visible)
+    for garbage in (None, 3, {"do": "undo", "event": "x"}, {"do": "undo", "event": 77}, {"do": "jump"}):
+        bench._on_timeline(bench.timeline, garbage, [])
+    wait_for(lambda: "no knob event 77" in bench.banner.value)
+
+
+def test_a_recording_is_looked_at_and_forked(open_bench: Open, tmp_path: Path) -> None:
+    from ssl_lab.export import write
+
+    config = small_config(device="cpu")
+    trainer = Trainer(config)
+    with RunStore.create("first", config, tmp_path) as store:
+        drive(trainer, store, owner="train", until=30)
+        write(store, "sqlite", tmp_path / "lesson.sqlite")
+    results = tmp_path / "own"
+    code = (
+        "import sys, time; from lab import Bench\n"
+        f"bench = Bench.open({str(tmp_path / 'lesson.sqlite')!r}, results={str(results)!r})\n"
+        "end = time.time() + 60\n"
+        "while \"data-step='30'\" not in bench.headline.value and time.time() < end: time.sleep(0.02)\n"
+        "assert \"data-step='30'\" in bench.headline.value, bench.banner.value\n"
+        "assert bench.transport.run.disabled and bench.knobs.controls['ema'].control.disabled\n"
+        "bench.close(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    # Looking makes nothing.
+    assert not results.exists()
+
+    bench = open_bench(Trainer(small_config()))
+    ready(bench)
+    own = bench.store.name  # type: ignore[union-attr]
+    bench.files.dropped(tmp_path / "lesson.sqlite", "lesson.sqlite")
+    wait_for(lambda: "file: lesson.sqlite" in bench.headline.value)
+    wait_for(lambda: "This is a recording" in bench.banner.value and bench.transport.run.disabled)
+    assert row(bench, "file: lesson.sqlite")["origin"] == "recording"
+    bench.knobs.controls["ema"].control.value = 0.5
+    wait_for(lambda: "role='alert' class='ssl-error'>This is a recording" in bench.banner.value)
+    bench.timeline.step = 10
+    wait_for(lambda: "data-step='10'" in bench.headline.value)
+    bench._on_timeline(bench.timeline, {"do": "fork", "step": 10}, [])
+    wait_for(lambda: bench.store.name == "first-fork-1" and state(bench).state == "paused")  # type: ignore[union-attr]
+    run_to(bench, 30)
+    with RunStore.open(tmp_path / "lesson.sqlite", readonly=True) as lesson:
+        assert bench.store.losses().tolist() == lesson.losses().tolist()  # type: ignore[union-attr]
+    # What is no run is refused, and what is shown stays.
+    (tmp_path / "junk.sqlite").write_bytes(b"no database" * 1000)
+    bench.files.dropped(tmp_path / "junk.sqlite", "junk.sqlite")
+    wait_for(lambda: "not a run&#x27;s file" in bench.banner.value)
+    assert bench.store.name == "first-fork-1"  # type: ignore[union-attr]
+    bench._on_shelf(bench.shelf, {"open": own}, [])
+    wait_for(lambda: bench.store.name == own)  # type: ignore[union-attr]
+    assert not bench.transport.run.disabled or state(bench).state != "paused"
+
+
+def test_links(open_bench: Open, tmp_path: Path) -> None:
+    config = small_config(epochs=1, spectrum_every=5)
+    for name in ("first", "second"):
+        with RunStore.create(name, config, tmp_path) as store:
+            drive(Trainer(config), store, owner="train", until=44)
+    bench = open_bench(run="first")
+    bench.browser.query = {"run": "first", "step": "20", "compare": "second,first"}
+    wait_for(lambda: "data-step='20'" in bench.headline.value)
+    wait_for(lambda: "against second: the same to the last bit" in bench.legend.value)
+    wrong = open_bench(run="first")
+    wrong.browser.query = {"run": "first", "step": "4000", "compare": "third"}
+    wait_for(lambda: "no step &#x27;4000&#x27;" in wrong.banner.value and "data-step='44'" in wrong.headline.value)
+    only = open_bench()
+    only.browser.query = {"run": "first", "watch": ""}
+    wait_for(lambda: "This page only watches" in only.banner.value and only.transport.run.disabled)
+
+
+def test_a_run_of_another_machine_is_looked_at(open_bench: Open, tmp_path: Path) -> None:
+    import time
+
+    config = small_config()
+    with RunStore.create("first", config, tmp_path) as store:
+        drive(Trainer(config), store, owner="train", until=12)
+        store.set_status(state="running", host="gpu-box", pid=1, owner="train", heartbeat=time.time())
+        before = store.status()
+        bench = open_bench(run="first")
+        bench.browser.query = {}
+        wait_for(lambda: "trained on gpu-box" in bench.banner.value and bench.transport.pause.disabled)
+        bench._send("set", {"ema": 0.5})
+        wait_for(lambda: "role='alert' class='ssl-error'>This run is trained on gpu-box" in bench.banner.value)
+        assert store.waiting() == []
+        assert store.status() == before
+    assert not (tmp_path / "engine.log").exists()
+
+
+def test_downloads(open_bench: Open) -> None:
+    """The file that the page is offered is the run's, and is gone from this machine once it has been fetched."""
+    bench = open_bench(Trainer(small_config()))
+    ready(bench)
+    run_to(bench, 12)
+    offered: list[tuple[str, str, bytes]] = []
+    bench.files.offer = lambda name, mime, path: offered.append((name, mime, path.read_bytes()))  # type: ignore[method-assign]
+    for place, kind in enumerate(("script", "csv", "sqlite"), start=1):
+        bench.export.form.value = kind
+        bench.export.download.click()
+        wait_for(lambda place=place: len(offered) == place)
+    (script, csv, sqlite) = offered
+    assert script[0] == "directpred-1.py"
+    assert b"def run" in script[2]
+    assert csv[:2] == ("directpred-1.csv", "text/csv")
+    assert csv[2].count(b"\n") == 13
+    assert sqlite[2].startswith(b"SQLite format 3")
+    sent: list[Any] = []
+    bench.panels[2].figure.send = sent.append
+    bench.export.picture.value = "Alignment"
+    bench.export.svg.click()
+    bench.export.png.click()
+    wait_for(
+        lambda: (
+            [message["filename"] for message in sent] == ["directpred-1-alignment.svg", "directpred-1-alignment.png"]
+        )
+    )

@@ -1,0 +1,132 @@
+"""The runs that can be put on the bench: those of the results folder, shipped recordings, files that were dropped."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from ssl_lab.errors import SSLLabError
+from ssl_lab.mirror import writable
+from ssl_lab.store import FILE_NAME, RunStore, RunSummary, summary
+
+LISTED = 40
+"""Most runs on the shelf: the newest, with their forks."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run on the shelf."""
+
+    key: str
+    """What the shelf calls it: a run's name, or ``recording: NAME``."""
+    path: Path
+    run: RunSummary
+    recording: bool
+    """Whether it can only be looked at and forked."""
+
+
+class Catalogue:
+    """Lists runs again and again; a file is opened again only when it has changed.
+
+    Args:
+        results: folder of all runs.
+    """
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.loose: dict[str, Path] = {}
+        """Files from elsewhere, by key."""
+        self._seen: dict[Path, tuple[tuple[int, ...], Entry | None]] = {}
+
+    def entries(self) -> list[Entry]:
+        """All runs that can be read, newest first; recordings last."""
+        own = [(path.parent.name, path, False) for path in self.results.glob(f"*/{FILE_NAME}")]
+        kept = [(f"recording: {path.stem}", path, True) for path in recordings()]
+        loose = [(key, path, True) for key, path in self.loose.items()]
+        places = (*own, *loose, *kept)
+        found = [entry for key, path, recording in places if (entry := self._entry(key, path, recording))]
+        known = {path for _, path, _ in places}
+        self._seen = {path: seen for path, seen in self._seen.items() if path in known}
+        return sorted(found, key=lambda entry: (entry.recording, -entry.run.created))
+
+    def open(self, key: str) -> RunStore:
+        """The file of an entry, to be steered if it can be.
+
+        Raises:
+            SSLLabError: there is no such run, or it cannot be read.
+        """
+        for entry in self.entries():
+            if entry.key == key:
+                return RunStore.open(entry.path, readonly=entry.recording or not writable(entry.path))
+        raise SSLLabError(f"There is no run {key!r} any more.")
+
+    def _entry(self, key: str, path: Path, recording: bool) -> Entry | None:
+        stamp = _stamp(path)
+        seen = self._seen.get(path)
+        # What a driver wrote into its journal counts too; where nobody writes, nothing changes.
+        if seen is None or seen[0] != stamp:
+            entry = None
+            try:
+                with RunStore.open(path, readonly=True) as store:
+                    entry = Entry(key, path, summary(store), recording)
+            except (SSLLabError, sqlite3.Error, ValueError, TypeError, OSError):
+                pass
+            self._seen[path] = seen = (stamp, entry)
+        return seen[1]
+
+
+def recordings() -> list[Path]:
+    """The recordings that come with the lab."""
+    folder = resources.files("lab") / "recordings"
+    return sorted(path for path in Path(str(folder)).glob("*.sqlite")) if folder.is_dir() else []
+
+
+def tree(entries: Iterable[Entry], most: int = LISTED) -> tuple[list[tuple[int, Entry]], int]:
+    """Entries with their depth, forks under what they were forked from; and how many are left out.
+
+    Families stand in the order of ``entries``, by their youngest member.
+    """
+    entries = list(entries)
+    # A file that was dropped may be a copy of a run that is here.
+    by_id: Mapping[str, Entry] = {entry.run.id: entry for entry in reversed(entries)}
+
+    def parent(entry: Entry) -> Entry | None:
+        origin = entry.run.parent
+        found = by_id.get(origin.id) if origin else None
+        # Whatever files from elsewhere say, no run is its own ancestor.
+        return found if found is not None and found.run.created < entry.run.created else None
+
+    children: dict[str, list[Entry]] = {}
+    roots: list[Entry] = []
+    for entry in entries:
+        root = entry
+        while (above := parent(root)) is not None:
+            root = above
+        if root not in roots:
+            roots.append(root)
+        if root is not entry and (above := parent(entry)) is not None:
+            children.setdefault(above.key, []).append(entry)
+    rows: list[tuple[int, Entry]] = []
+
+    def add(entry: Entry, depth: int) -> None:
+        rows.append((depth, entry))
+        for child in sorted(children.get(entry.key, []), key=lambda e: e.run.created):
+            add(child, depth + 1)
+
+    for root in roots:
+        add(root, 0)
+    return rows[:most], max(0, len(rows) - most)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    stamp: list[int] = []
+    for part in (path, path.with_name(path.name + "-wal")):
+        try:
+            found = part.stat()
+        except OSError:
+            continue
+        stamp += [found.st_mtime_ns, found.st_size]
+    return tuple(stamp)

@@ -1,0 +1,105 @@
+"""The bench's downloads: the run in every form that ``ssl-lab export`` writes, and each picture as PNG and SVG."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import ipywidgets as w
+
+from lab.files import Files
+from lab.panels import Panel
+from ssl_lab.errors import SSLLabError
+from ssl_lab.store import RunStore
+
+FORMS: tuple[tuple[str, str, str], ...] = (
+    ("Python script that does it again", "script", "text/x-python"),
+    ("Command line that does it again", "command", "text/x-sh"),
+    ("Numbers of every step (CSV)", "csv", "text/csv"),
+    ("Numbers of every step (Parquet)", "parquet", "application/vnd.apache.parquet"),
+    ("All arrays (NPZ)", "npz", "application/octet-stream"),
+    ("The whole record (SQLite), to be opened on any bench", "sqlite", "application/vnd.sqlite3"),
+)
+"""What a run is written as: words, kind, media type."""
+
+
+class ExportBox:
+    """Two rows: the run as a file, a picture as a file.
+
+    Args:
+        panels: the pictures.
+        do: runs an action on the publisher's thread.
+        store: the run that is shown, or None.
+        files: hands files to the page.
+        complain: says on the page what went wrong; called on the publisher's thread.
+    """
+
+    def __init__(
+        self,
+        panels: list[Panel],
+        do: Callable[[Callable[[], None]], None],
+        store: Callable[[], RunStore | None],
+        files: Files,
+        complain: Callable[[str], None],
+    ) -> None:
+        self._do, self._store, self._files, self._complain = do, store, files, complain
+        self._panels = {panel.title: panel for panel in panels}
+        wide = w.Layout(width="auto", min_width="0", flex="1 1 120px")
+        self.form = w.Dropdown(options=[(words, kind) for words, kind, _ in FORMS], value="script", layout=wide)
+        self.download = w.Button(description="Download", tooltip="Save this run as a file")
+        self.picture = w.Dropdown(options=list(self._panels), layout=wide)
+        self.png = w.Button(description="PNG", tooltip="Save this picture as it is drawn now, as PNG")
+        self.svg = w.Button(description="SVG", tooltip="Save this picture as it is drawn now, as SVG")
+        self.download.on_click(lambda _: do(self._write))
+        self.png.on_click(lambda _: do(lambda: self._save_picture("png")))
+        self.svg.on_click(lambda _: do(lambda: self._save_picture("svg")))
+        self._heading = w.HTML("<h3>Take it with you</h3>")
+        self._rows = [w.HBox([self.form, self.download]), w.HBox([self.picture, self.png, self.svg])]
+        for row in self._rows:
+            row.add_class("ssl-buttons")
+        self.widget = w.VBox([self._heading, *self._rows, files])
+        self.widget.add_class("ssl-panel")
+        self.widget.add_class("ssl-export")
+
+    def _write(self) -> None:
+        store = self._store()
+        if store is None:
+            return
+        kind = self.form.value
+        mime = next(mime for _, known, mime in FORMS if known == kind)
+        # Pictures go on while a long run is written out.
+        threading.Thread(target=self._write_file, args=(store.path, store.name, kind, mime), daemon=True).start()
+
+    def _write_file(self, path: Path, name: str, kind: str, mime: str) -> None:
+        from ssl_lab.export import KINDS, write
+
+        handle, text = tempfile.mkstemp(prefix="ssl-lab-", suffix=KINDS[kind])
+        os.close(handle)
+        target = Path(text)
+        try:
+            with RunStore.open(path, readonly=True) as store:
+                write(store, kind, target)
+        except (SSLLabError, OSError) as error:
+            target.unlink(missing_ok=True)
+            words = str(error)
+            self._do(lambda: self._complain(words))
+            return
+        self._do(lambda: self._files.offer(f"{name}{KINDS[kind]}", mime, target))
+
+    def _save_picture(self, kind: str) -> None:
+        store = self._store()
+        panel = self._panels[self.picture.value]
+        name = f"{store.name if store else 'ssl-lab'}-{panel.title.lower().replace(' ', '-')}"
+        if kind == "png":
+            panel.figure.save_png(f"{name}.png", scale=2)
+        else:
+            panel.figure.save_svg(f"{name}.svg")
+
+    def close(self) -> None:
+        """Frees the widgets in the browser."""
+        parts = (self.form, self.download, self.picture, self.png, self.svg, self._heading, *self._rows, self.widget)
+        for part in parts:
+            part.close()
