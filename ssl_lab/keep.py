@@ -17,8 +17,11 @@ from pathlib import Path
 
 FOLDER = "checkpoints"
 
+LIMIT = "SSL_LAB_CHECKPOINT_MB"
+"""Environment variable: megabytes that the checkpoints of one run may take."""
+
 DISK = 1_000_000_000
-"""Bytes that the checkpoints of one run may take, unless ``SSL_LAB_CHECKPOINT_MB`` says otherwise."""
+"""Bytes that they may take if it says nothing."""
 
 AT_A_CADENCE = 48
 """Most checkpoints kept that no event asked for: as the run grows they lie further and further apart."""
@@ -40,7 +43,7 @@ class Kept:
 
 def disk_limit() -> int:
     """Bytes that the checkpoints of one run may take: ``SSL_LAB_CHECKPOINT_MB``, else ``DISK``."""
-    text = os.environ.get("SSL_LAB_CHECKPOINT_MB", "")
+    text = os.environ.get(LIMIT, "")
     try:
         return int(float(text) * 1e6) if text else DISK
     except ValueError:
@@ -102,13 +105,26 @@ def sweep(folder: Path) -> None:
         half.unlink(missing_ok=True)
 
 
-def hand_on(checkpoint: Kept, folder: Path) -> None:
-    """Gives a run's folder the checkpoint of another one; files are never written twice, so a link does."""
-    target = kept_path(folder, checkpoint.step, checkpoint.events)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(checkpoint.path, target)
-    except FileExistsError:
-        return
-    except OSError:
-        shutil.copyfile(checkpoint.path, target)
+def hand_on(checkpoints: Iterable[Kept], folder: Path) -> None:
+    """Gives a run's folder checkpoints of another one: files are never written twice, so links do.
+
+    Where nothing can be linked, as between disks, the first that can be copied is, and no more.
+    """
+    given = 0
+    for checkpoint in checkpoints:
+        target = kept_path(folder, checkpoint.step, checkpoint.events)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(checkpoint.path, target)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            continue  # Thinned out this moment.
+        except OSError:
+            if given:
+                continue
+            try:
+                shutil.copyfile(checkpoint.path, target)
+            except FileNotFoundError:
+                continue
+        given += 1

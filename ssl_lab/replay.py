@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssl_lab import __version__
-from ssl_lab.errors import SSLLabError
+from ssl_lab.errors import NonFiniteLossError, SSLLabError
 from ssl_lab.loop import fingerprint
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.store import RunStore
@@ -34,6 +34,8 @@ class ReplayReport:
     """What the numbers may depend on and is not as recorded: name -> (recorded, here)."""
     altered_event: int | None = None
     """Number of the first knob event that is missing or not as it was logged; None if all are as they were."""
+    broke_off: int | None = None
+    """The step at which the replay's loss became infinite or not a number, which the record's did not."""
 
     @property
     def equal(self) -> bool:
@@ -57,6 +59,8 @@ class ReplayReport:
             f"the first difference is at step {self.first_difference:,}; the losses differ by up to "
             f"{self.largest_loss_difference:.3g}, the effective ranks by up to {self.largest_rank_difference:.3g}"
         )
+        if self.broke_off is not None:
+            how += f", and at step {self.broke_off:,} the replay diverges, which the record does not"
         if self.altered_event is not None:
             return f"Not the same. {altered}: {how}."
         if self.elsewhere:
@@ -101,11 +105,18 @@ def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = Non
     events = store.events()
     spectra = {record.step: record.spectrum for record in store.spectra()}
     first: int | None = None
+    broke_off: int | None = None
     loss_difference = rank_difference = 0.0
     for index, recorded_loss in enumerate(losses):
         while events and events[0].step <= index:
             trainer.set(**events.pop(0).changes)
-        done = trainer.step()
+        try:
+            done = trainer.step()
+        except NonFiniteLossError:
+            # The record has this step.
+            broke_off = index + 1
+            first = first or broke_off
+            break
         same = done.loss == recorded_loss
         loss_difference = max(loss_difference, abs(done.loss - recorded_loss))
         if done.step in spectra:
@@ -117,13 +128,14 @@ def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = Non
         if on_step is not None:
             on_step(done)
     return ReplayReport(
-        steps=len(losses),
-        spectra=len(spectra),
+        steps=index if broke_off else len(losses),
+        spectra=sum(step < broke_off for step in spectra) if broke_off else len(spectra),
         first_difference=first,
         largest_loss_difference=loss_difference,
         largest_rank_difference=rank_difference,
         elsewhere=elsewhere,
         altered_event=altered,
+        broke_off=broke_off,
     )
 
 

@@ -501,8 +501,7 @@ class RunStore:
         folder = self.folder.parent if results is None else results_dir(results)
         config = self.config() if device is None else self.config().model_copy(update={"device": device})
         child = RunStore.create(name, config, folder, fill=fill)
-        if checkpoints:
-            keep.hand_on(checkpoints[0], child.folder)
+        keep.hand_on(checkpoints, child.folder)
         return child
 
     def copy_to(self, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +116,39 @@ def test_undo_goes_back_to_just_before_an_event(make_trainer: Make, tmp_path: Pa
         # Nothing of the parent is lost.
         assert len(store.events()) == 2
         assert store.last_step() == 20
+
+
+def test_a_fork_gets_all_checkpoints_of_its_past(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To undo an early event in a fork is no longer a way than to undo it in the parent."""
+    turns = {8: {"ema": 0.9}, 16: {"ema": 0.8}, 24: {"ema": 0.7}}
+    with record(make_trainer(), tmp_path, 30, turns) as parent:
+        with parent.fork("child", 20) as child:
+            found = keep.kept(child.folder)
+            assert [(c.step, c.events) for c in found] == [(8, 0), (16, 1)]
+            # Files are never written twice: these take no room on the disk.
+            assert all(c.path.stat().st_nlink == 2 for c in found)
+            with child.fork("grandchild", 8, events=0) as grandchild:
+                assert [c.step for c in keep.kept(grandchild.folder)] == [8]
+        # Between disks nothing can be linked: the nearest is copied, and it alone.
+        monkeypatch.setattr(os, "link", _within_one_disk(os.link))
+        with parent.fork("far", 20) as far:
+            (only,) = keep.kept(far.folder)
+            assert (only.step, only.path.stat().st_nlink) == (16, 1)
+            go_on(make_trainer, far, 24)
+            assert far.losses().tolist() == parent.losses()[:24].tolist()
+
+
+def _within_one_disk(link: Callable[..., None]) -> Callable[..., None]:
+    """The folder of each run is a disk."""
+
+    def only(source: Path, target: Path) -> None:
+        if Path(source).parents[1].name == "parent":
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        link(source, target)
+
+    return only
 
 
 def test_forks_that_cannot_be(make_trainer: Make, tmp_path: Path) -> None:

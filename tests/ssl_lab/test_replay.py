@@ -68,6 +68,19 @@ def test_an_altered_event_is_noticed(recorded: Path) -> None:
     assert cli.main(["replay", "run", "--results", str(recorded)]) == cli.DIFFERENT
 
 
+def test_a_replay_that_diverges_is_not_the_same(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the event that tamed it, a run may not get to its end at all."""
+    alter(recorded, """UPDATE events SET changes = '{"ema": 0.5, "lr": 100, "weight_decay": 1}' WHERE number = 3""")
+    assert cli.main(["replay", "run", "--results", str(recorded)]) == cli.DIFFERENT
+    assert "the replay diverges, which the record does not" in capsys.readouterr().out
+    with open_run("run", recorded, readonly=True) as store:
+        report = replay(store)
+    assert report.broke_off is not None
+    assert report.first_difference is not None
+    assert 22 < report.first_difference <= report.broke_off == report.steps + 1 <= 60
+    assert 0 < report.spectra < 17
+
+
 def test_an_altered_record_is_told_from_another_machine(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where bits may differ anyway, the list of events gives it away."""
     with open_run("run", recorded) as store:
