@@ -42,7 +42,16 @@ from ssl_lab import keep
 from ssl_lab.config import DATASETS, PRESETS, RunConfig, preset
 from ssl_lab.errors import ConfigError, SSLLabError
 from ssl_lab.mirror import writable
-from ssl_lab.store import LIVE_STATES, CommandKind, RunStore, check_name, free_name, open_run, results_dir
+from ssl_lab.store import (
+    FILE_NAME,
+    LIVE_STATES,
+    CommandKind,
+    RunStore,
+    check_name,
+    free_name,
+    open_run,
+    results_dir,
+)
 
 if TYPE_CHECKING:
     from ssl_lab.trainer import Trainer
@@ -196,13 +205,11 @@ class Bench:
         begin.add_class("ssl-buttons")
         left = w.VBox([setup, begin, self.transport.widget])
         left.add_class("ssl-left")
-        grid = w.GridBox([panel.widget for panel in self.panels])
+        grid = w.GridBox([*(panel.widget for panel in self.panels), self.export.widget])
         grid.add_class("ssl-panels")
-        below = w.GridBox([self.shelf, self.export.widget])
-        below.add_class("ssl-below")
         top = w.VBox([self.headline, self.words, self.legend, self.banner, self.restart])
         top.add_class("ssl-top")
-        right = w.VBox([top, grid, self.timeline, below])
+        right = w.VBox([top, grid, self.timeline, self.shelf])
         right.add_class("ssl-right")
         body = w.GridBox([left, right, self.knobs.widget])
         body.add_class("ssl-body")
@@ -290,7 +297,8 @@ class Bench:
             try:
                 # A path is the word of whoever started this kernel; an address has only names.
                 if wanted == self._wanted_run and not query.get("run") and Path(wanted).exists():
-                    self._take_in(Path(wanted), Path(wanted).name)
+                    path = Path(wanted)
+                    self._take_in(path, path.parent.name if path.name == FILE_NAME else path.name)
                 else:
                     self._show_entry(wanted)
             except SSLLabError as error:
@@ -326,7 +334,7 @@ class Bench:
             self._attach(self.catalogue.open(key), key)
             return
         path = self._host.results / check_name(key)
-        self._attach(open_run(key, self._host.results, readonly=path.exists() and not writable(path / "run.sqlite")))
+        self._attach(open_run(key, self._host.results, readonly=path.exists() and not writable(path / FILE_NAME)))
 
     def _take_in(self, path: Path, name: str) -> None:
         """Shows a run's file from elsewhere."""
@@ -377,13 +385,13 @@ class Bench:
     def _reason_not_to_steer(self, store: RunStore) -> str:
         if self._watching:
             return "This page only watches. Fork here to go on with a run of your own."
+        rival = store.rival()
+        if rival:
+            return f"This run is trained on {rival}, which cannot be reached from here. Fork here to go on by yourself."
         if self._key.startswith(("file:", "recording:")):
             return "This is a recording: look at any moment of it. Fork here to go on from one with a run of your own."
         if store.readonly:
             return "This run's folder cannot be written here, so that it can be looked at only. Fork here to go on."
-        rival = store.rival()
-        if rival:
-            return f"This run is trained on {rival}, which cannot be reached from here. Fork here to go on by yourself."
         return ""
 
     @staticmethod

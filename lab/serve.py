@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import tornado.ioloop
 import tornado.web
@@ -75,6 +75,8 @@ def serve(
     notebook: str | None = None,
     notebooks: Path | None = None,
     beside: AbstractContextManager[object] | None = None,
+    query: Mapping[str, str] | None = None,
+    file: Path | None = None,
 ) -> None:
     """Serves the notebooks until Ctrl-C or SIGTERM; when it returns, their kernels have ended.
 
@@ -90,6 +92,9 @@ def serve(
             outdoes it.
         notebook: the notebook that the address without a path opens; default the bench.
         notebooks: folder to serve; default :func:`notebooks_dir`.
+        query: what the address that is opened and printed asks for, such as ``{"run": "first", "step": "300"}``.
+        file: a run's file that every page shows unless its address asks for a run; the kernels get it as
+            ``SSL_LAB_OPEN``.
         beside: what shall be there while pages are served, such as an engine: entered before, left when all kernels
             have ended.
     """
@@ -102,11 +107,13 @@ def serve(
         # Voila finds templates, and kernels their Python, by the Jupyter path of this process.
         "JUPYTER_PATH": os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")])),
         "JUPYTER_PREFER_ENV_PATH": "1",
+        **({"SSL_LAB_OPEN": str(file)} if file is not None else {}),
     }
     with _environment(environment), beside or nullcontext(), _quiet_server_log():
         app = _Server(config=_config(preheat=preheat, front=front))
         app.root_dir, app.ip, app.port, app.port_retries = str(folder), ip, chosen, 0
         app.open_browser, app.front, app.dark = open_browser, front, dark
+        app.query = urlencode(query or {})
         app.config_file_paths = []
         with _keep_signals():
             app.initialize([])
@@ -151,6 +158,7 @@ class _Server(Voila):  # type: ignore[misc]
 
     front: str | None = None
     dark: bool | None = None
+    query: str = ""
 
     @property
     def theme(self) -> str:
@@ -185,7 +193,7 @@ class _Server(Voila):  # type: ignore[misc]
         self.ioloop = tornado.ioloop.IOLoop.current()
         signal.signal(signal.SIGINT, self._handle_signal_stop)
         signal.signal(signal.SIGTERM, self._handle_signal_stop)
-        url = _address(self.ip, self.port)
+        url = _address(self.ip, self.port) + (f"?{self.query}" if self.query else "")
         print(f"\n  The bench is open at  {url}\n  Ctrl-C ends it; runs are kept.\n", flush=True)
         if self.open_browser:
             _open(url)

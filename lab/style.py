@@ -6,7 +6,7 @@ CSS = """
 .ssl-bench { container-type: inline-size; width: 100%; color: var(--jp-ui-font-color1, #222);
   font-family: var(--jp-ui-font-family, system-ui, sans-serif); overflow: clip; }
 .ssl-bench .ssl-body { display: grid; grid-template-columns: minmax(300px, 360px) minmax(0, 1fr);
-  grid-template-rows: auto 1fr; gap: 4px 20px; width: 100%; align-items: start; }
+  grid-template-rows: auto 1fr; gap: 4px 20px; width: 100%; align-items: start; overflow: visible; }
 .ssl-bench .widget-html-content { line-height: 1.35; }
 .ssl-bench h3 { font-size: 14px; font-weight: 600; margin: 6px 0 2px; }
 .ssl-bench p { margin: 2px 0; }
@@ -50,13 +50,14 @@ CSS = """
 .ssl-bench .ssl-legend .widget-html-content { white-space: normal; }
 .ssl-bench .ssl-key { display: inline-flex; align-items: center; gap: 6px; margin-right: 16px; font-weight: 600; }
 .ssl-bench .ssl-difference { font-variant-numeric: tabular-nums; }
-.ssl-bench .ssl-below { display: grid; width: 100%; gap: 10px 14px; margin-top: 10px; align-items: start;
-  grid-template-columns: minmax(0, 2fr) minmax(min(300px, 100%), 1fr); }
+.ssl-bench .ssl-right > :has(> .ssl-timeline), .ssl-bench .ssl-timeline { display: contents; }
+.ssl-bench .ssl-timeline .ssl-scrub { position: sticky; bottom: 0; z-index: 30; width: 100%; padding: 2px 0 0;
+  color: var(--jp-ui-font-color1, #222); font: 13px/1.35 var(--jp-ui-font-family, system-ui, sans-serif);
+  background: var(--jp-layout-color0, #fff); border-top: 1px solid var(--jp-border-color2, #ddd); margin-top: 8px; }
 .ssl-bench .ssl-export .ssl-buttons { flex-wrap: nowrap; margin: 4px 0; }
 .ssl-bench .ssl-export .ssl-buttons > button { flex: 0 0 auto; }
 @container (max-width: 760px) {
   .ssl-bench .ssl-body { grid-template-columns: minmax(0, 1fr); grid-template-rows: none; }
   .ssl-bench .ssl-right { grid-column: 1; grid-row: auto; }
-  .ssl-bench .ssl-below { grid-template-columns: minmax(0, 1fr); }
 }
 """

@@ -12,9 +12,10 @@ from lab.buttons import ACCENT, EVENT, shared_css
 
 # The thumb's middle goes from half a thumb to half a thumb before the end: so does all that lies along the bar.
 _CSS = f"""{shared_css("ssl-timeline")}
-.ssl-timeline {{ --ssl-thumb: 24px; position: relative; }}
-.ssl-timeline .ssl-scrub {{ display: grid; grid-template: "live bar where fork" auto / auto minmax(0, 1fr) auto auto;
-  align-items: end; gap: 0 12px; }}
+.ssl-timeline {{ --ssl-thumb: 24px; }}
+.ssl-timeline .ssl-scrub {{ position: relative; container-type: inline-size; }}
+.ssl-timeline .ssl-scrub-row {{ display: grid; align-items: end; gap: 0 12px;
+  grid-template: "live bar where fork" auto / auto minmax(0, 1fr) auto auto; }}
 .ssl-timeline .ssl-live {{ grid-area: live; margin-bottom: 10px; display: flex; align-items: center; gap: 7px; }}
 .ssl-timeline .ssl-live::before {{ content: ""; width: 9px; height: 9px; border-radius: 50%;
   border: 2px solid currentColor; opacity: .6; }}
@@ -87,7 +88,8 @@ _CSS = f"""{shared_css("ssl-timeline")}
 .ssl-timeline p {{ margin: 4px 0; color: var(--jp-ui-font-color2, #616161); }}
 .ssl-timeline p:empty {{ display: none; }}
 @container (max-width: 760px) {{
-  .ssl-timeline .ssl-scrub {{ grid-template: "bar bar bar" auto "live where fork" auto / auto minmax(0, 1fr) auto; }}
+  .ssl-timeline .ssl-scrub-row {{
+    grid-template: "bar bar bar" auto "live where fork" auto / auto minmax(0, 1fr) auto; }}
   .ssl-timeline .ssl-where {{ min-width: 0; }}
 }}
 """

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,8 @@ import tyro
 from ssl_lab import __version__
 from ssl_lab.config import PRESETS, RunConfig, parse_assignment, parse_knobs, preset
 from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError
+from ssl_lab.keep import LIMIT
+from ssl_lab.mirror import writable
 from ssl_lab.store import FILE_NAME, RunStore, check_name, free_name, list_runs, open_run, results_dir
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ class Train:
     """Knobs to turn after so many steps, such as --at 120:predictor=none 300:predictor=directpred,eps=0.2."""
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="config")] = ()
     """Other settings, such as --config momentum=0.8 projector_dim=64."""
+    checkpoint_mb: float | None = None
+    """Disk for the run's checkpoints, in MB; default SSL_LAB_CHECKPOINT_MB or 1000. The newest is kept in any case."""
     resume: bool = False
     """Go on with a run that was stopped; its recorded settings count."""
     overwrite: bool = False
@@ -124,6 +128,7 @@ class Train:
 
     def run(self) -> int:
         """Trains and probes; gives the exit status."""
+        _limit_checkpoints(self.checkpoint_mb)
         check_name(self.name)
         if self.epochs_finetuning < 0:
             raise ConfigError("The probe cannot have fewer than 0 epochs: --epochs-finetuning 0 is no probe at all.")
@@ -360,7 +365,7 @@ class Replay:
 
         from ssl_lab.replay import replay
 
-        with open_run(self.name, self.results, readonly=True) as store:
+        with _open(self.name, self.results) as store:
             often = 0.1 if sys.stderr.isatty() else 5.0
             with tqdm(
                 total=store.last_step(), desc="replay", unit="step", dynamic_ncols=True, mininterval=often
@@ -462,8 +467,8 @@ class Fork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class App:
-    """Serve the notebooks as apps with Voila and open the bench in the browser."""
+class Serving:
+    """How pages are served."""
 
     port: int | None = None
     """Port to listen on; default the first free one from 8866."""
@@ -475,10 +480,10 @@ class App:
     """Colours; auto as the visitor's system prefers."""
     max_visitors: int = 40
     """Pages that may be open at once; further ones are told so."""
-    results: str | None = None
-    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+    checkpoint_mb: float | None = None
+    """Disk for the checkpoints of one run, in MB; default SSL_LAB_CHECKPOINT_MB or 1000."""
 
-    def run(self) -> int:
+    def serve(self, folder: Path, query: Mapping[str, str] | None = None, file: Path | None = None) -> int:
         """Serves until stopped; gives the exit status."""
         try:
             from lab.serve import serve
@@ -489,17 +494,61 @@ class App:
             ) from None
         from ssl_lab.desk import EngineDesk
 
-        folder = results_dir(self.results)
+        _limit_checkpoints(self.checkpoint_mb)
         desk = EngineDesk(folder)
         theme = {"light": False, "dark": True, "auto": None}[self.theme]
         try:
             serve(
                 folder, port=self.port, ip=self.ip, open_browser=not self.no_browser, dark=theme,
-                max_visitors=self.max_visitors, beside=desk.engine_beside(),
+                max_visitors=self.max_visitors, beside=desk.engine_beside(), query=query, file=file,
             )  # fmt: skip
         finally:
             desk.close()
         return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class App(Serving):
+    """Serve the notebooks as apps with Voila and open the bench in the browser."""
+
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def run(self) -> int:
+        """Serves until stopped; gives the exit status."""
+        return self.serve(results_dir(self.results))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch(Serving):
+    """Open a run on the bench, live or finished: one of this machine, of another process, or a file from anywhere.
+
+    A run that this machine can reach is steered from the page. What lies where nothing can be written, such as a
+    mounted folder of a GPU box, and files from elsewhere are looked at, and forked into the results folder here.
+    """
+
+    name: tyro.conf.Positional[str]
+    """Name of the run, or the path of a run's file or folder."""
+    step: int | None = None
+    """Step to look at; default now."""
+    results: str | None = None
+    """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
+
+    def run(self) -> int:
+        """Serves until stopped; gives the exit status."""
+        with _open(self.name, self.results) as store:
+            path = store.path
+            if self.step is not None and not 0 <= self.step <= store.last_step():
+                raise ConfigError(
+                    f"The run {store.name!r} has no step {self.step}: it is recorded up to step {store.last_step():,}."
+                )
+        query = {} if self.step is None else {"step": str(self.step)}
+        if path.name == FILE_NAME and writable(path):
+            return self.serve(path.parent.parent, {"run": path.parent.name, **query})
+        folder = results_dir(self.results)
+        # The folder of a run that can only be looked at cannot take its forks.
+        here = folder if os.access(folder if folder.exists() else folder.parent, os.W_OK) else results_dir("results")
+        return self.serve(here, query, path.absolute())
 
 
 Subcommand = (
@@ -509,6 +558,7 @@ Subcommand = (
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Fork, tyro.conf.subcommand("fork")]
+    | Annotated[Watch, tyro.conf.subcommand("watch")]
     | Annotated[App, tyro.conf.subcommand("app")]
 )
 
@@ -522,7 +572,7 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"ssl-lab {__version__}")
         return 0
-    command: Train | Test | Runs | Replay | Export | Fork | App = tyro.cli(
+    command: Train | Test | Runs | Replay | Export | Fork | App | Watch = tyro.cli(
         Subcommand,
         prog="ssl-lab", args=words, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
@@ -566,6 +616,15 @@ def _open(name: str, results: str | None) -> RunStore:
     if path.name == name and ((results_dir(results) / name / FILE_NAME).is_file() or not there):
         return open_run(name, results, readonly=True)
     return RunStore.open(path, readonly=True)
+
+
+def _limit_checkpoints(megabytes: float | None) -> None:
+    """For this process and the engine that it starts."""
+    if megabytes is None:
+        return
+    if not megabytes > 0:
+        raise ConfigError(f"The disk for checkpoints cannot be {megabytes:g} MB: it takes a number above 0.")
+    os.environ[LIMIT] = str(megabytes)
 
 
 def _dataset(name: str) -> str:

@@ -73,6 +73,7 @@ function render({ model, el }) {
   const where = make("div", "ssl-where", {}, label, note);
   const fork = make("button", "ssl-do ssl-fork", { type: "button" }, "Fork here");
   const bubble = make("div", "ssl-bubble", { "aria-hidden": "true", hidden: "" });
+  const scrub = make("div", "ssl-scrub", {}, make("div", "ssl-scrub-row", {}, live, bar, where, fork), bubble);
   const list = make("ul", "ssl-event-list", { "aria-labelledby": `${room}-head` });
   const rest = make("p", "ssl-rest");
   const root = make(
@@ -80,11 +81,10 @@ function render({ model, el }) {
     "ssl-timeline",
     // JupyterLab's keys of one letter or arrow would move or delete cells under the hands.
     { "data-lm-suppress-shortcuts": "true" },
-    make("div", "ssl-scrub", {}, live, bar, where, fork),
+    scrub,
     make("h3", "", { id: `${room}-head` }, "Knobs turned"),
     list,
     rest,
-    bubble,
   );
   el.append(root);
 
@@ -191,11 +191,14 @@ function render({ model, el }) {
     if (!entry) return;
     const { item, node } = entry;
     bubble.replaceChildren(make("b", "", {}, String(item.numbers ?? "")), ` ${item.text}`);
-    const box = root.getBoundingClientRect();
+    const box = scrub.getBoundingClientRect();
     const at = node.getBoundingClientRect();
     const left = at.left + at.width / 2 - box.left - bubble.offsetWidth / 2;
     bubble.style.left = `${Math.max(0, Math.min(left, box.width - bubble.offsetWidth))}px`;
-    bubble.style.top = `${range.getBoundingClientRect().bottom - box.top + 4}px`;
+    // The bar may stick to the window's lower edge: then there is room above it only.
+    const below = range.getBoundingClientRect().bottom + 4;
+    const fits = below + bubble.offsetHeight <= window.innerHeight;
+    bubble.style.top = `${(fits ? below : at.top - bubble.offsetHeight - 4) - box.top}px`;
   }
 
   // One mark of them all is in the order of Tab; arrows go from one to the next.

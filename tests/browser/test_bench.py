@@ -98,7 +98,7 @@ def use_the_bench(page: Watched) -> RunStore:
         before = eventually(lambda panel=panel: curves(page, panel), f"curves of {panel}")
         eventually(lambda panel=panel, before=before: curves(page, panel) != before, f"moving curves of {panel}")
     turn_by_hand(page)
-    events = page.page.locator(".ssl-events li")
+    events = page.page.locator(".ssl-event-list li")
     eventually(lambda: events.count() == 3, "three events in the list")
     assert "predictor directpred → linear" in events.last.inner_text()
     assert "symmetry off → hard" in events.first.inner_text()
@@ -144,7 +144,7 @@ def test_voila(app: Server, open_page: Open) -> None:
         assert engine_value(page, "ema") == "0.9"
         chosen = page.page.locator(".ssl-knob-predictor select").evaluate("s => s.selectedOptions[0].text")
         assert chosen.split() == ["one", "layer"]
-        assert page.page.locator(".ssl-events li").count() == 3
+        assert page.page.locator(".ssl-event-list li").count() == 3
         press(page, "Run")
         eventually(lambda: step(page) > stood + 20, "the run going on")
         press(page, "Pause")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_lab import RunStore, cli, preset
+from ssl_lab import RunStore, cli, keep, preset
 from ssl_lab.store import open_run
 
 SMALL = ["--width", "4", "--epochs-pretraining", "3", "--epochs-finetuning", "5", "--device", "cpu"]
@@ -170,6 +170,9 @@ def test_a_name_that_is_taken(results: Path, capsys: pytest.CaptureFixture[str])
         (["export", "n", "--as", "csv"], "no run 'n'"),
         (["fork", "n"], "no run 'n'"),
         (["fork", "n", "--step", "1", "--before-event", "1"], "not both"),
+        (["watch", "n"], "no run 'n'"),
+        (["watch", "n/run.sqlite"], "run.sqlite"),
+        (["train", "--name", "n", "--model", "byol", "--checkpoint-mb", "0"], "above 0"),
     ],
 )
 def test_what_cannot_be_is_said_and_leaves_nothing(
@@ -239,6 +242,23 @@ def test_steps_and_planned_turns_and_a_new_end(results: Path, capsys: pytest.Cap
     status, _, err = here(capsys, "train", "--name", "cut", "--resume", "--steps", "13")
     assert status == 2
     assert "--steps 14 or more" in err
+
+
+def test_the_disk_for_checkpoints_is_bounded(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(keep.LIMIT, "500")  # Is put back in the end.
+    words = ["train", "--preset", "byol", "--width", "4", "--device", "cpu", "--epochs-finetuning", "0"]
+    words += ["--steps", "12", "--at", "3:ema=0.5", "5:ema=0.6", "8:ema=0.7"]
+    assert here(capsys, *words, "--name", "roomy")[0] == 0
+    roomy = keep.kept(results / "roomy")
+    assert [c.step for c in roomy] == [3, 5, 8, 12]
+    room = 2.5 * roomy[0].bytes
+    assert here(capsys, *words, "--name", "tight", "--checkpoint-mb", str(room / 1e6))[0] == 0
+    tight = keep.kept(results / "tight")
+    assert len(tight) == 2
+    assert tight[-1].step == 12
+    assert sum(c.bytes for c in tight) <= room
 
 
 def test_a_fork_by_the_command_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
