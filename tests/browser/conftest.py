@@ -281,6 +281,16 @@ def voila_server(serve_voila: Callable[..., Server]) -> Server:
     return serve_voila()
 
 
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """``ssl-lab app``, as a person starts it."""
+    root = tmp_path_factory.mktemp("app")
+    port = free_port()
+    command = [sys.executable, "-m", "ssl_lab.cli", "app", "--no-browser", "--port", str(port), "--results", str(root)]
+    with server(command, port, root, {}, ready="/voila/static/voila.js") as running:
+        yield running
+
+
 def wait_for_kernels(at: Server, count: int, seconds: float = 40.0) -> None:
     """Waits until the server's log-free witness, its child processes, says that ``count`` kernels are running."""
 

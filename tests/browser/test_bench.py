@@ -4,68 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
-
 from ssl_lab.desk import EngineDesk
 from ssl_lab.store import RunStore, open_run
+from tests.browser.bench_page import curves, engine_value, press, ready, state, step
 from tests.browser.conftest import (
     Server,
     Watched,
     eventually,
-    free_port,
     page_is_clean,
     run_in_jupyterlab,
     screenshot,
-    server,
     write_notebook,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
 Open = Callable[..., Watched]
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """``ssl-lab app``, as a person starts it."""
-    root = tmp_path_factory.mktemp("app")
-    port = free_port()
-    command = [sys.executable, "-m", "ssl_lab.cli", "app", "--no-browser", "--port", str(port), "--results", str(root)]
-    with server(command, port, root, {}, ready="/voila/static/voila.js") as running:
-        yield running
-
-
-def ready(page: Watched) -> None:
-    page.page.wait_for_selector(".ssl-bench .bqplot", timeout=60_000)
-    eventually(lambda: state(page) in ("paused", "running"), "a run that takes commands", 90)
-
-
-def state(page: Watched) -> str:
-    badge = page.page.locator(".ssl-state")
-    return str(badge.first.inner_text()) if badge.count() else ""
-
-
-def step(page: Watched) -> int:
-    return int(page.page.locator(".ssl-headline b[data-step]").first.get_attribute("data-step"))
-
-
-def press(page: Watched, name: str) -> None:
-    page.page.locator(".ssl-bench").get_by_role("button", name=name, exact=True).first.click()
-
-
-def engine_value(page: Watched, knob: str) -> str:
-    return str(page.page.locator(f".ssl-knob-{knob} .ssl-engine-value [data-value]").first.get_attribute("data-value"))
-
-
-def curves(page: Watched, panel: str) -> list[str]:
-    """The paths that a panel draws."""
-    box = page.page.locator(".ssl-panel", has=page.page.get_by_role("heading", name=panel, exact=True))
-    return [str(d) for d in box.locator("svg path.line").evaluate_all("all => all.map(p => p.getAttribute('d'))")]
 
 
 def marks(page: Watched) -> int:

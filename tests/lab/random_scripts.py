@@ -40,7 +40,10 @@ class Session:
 def session(seed: int, folder: Path, data: Dataset | None = None) -> Session:
     """Steps and turns at random, then a replay without a page, and one without each of the events."""
     chance = random.Random(seed)
-    trainer = Trainer(small_config(chance.choice(list(presets())), seed=seed, spectrum_every=25), data)
+    config = small_config(chance.choice(list(presets())), seed=seed, spectrum_every=25)
+    tamed = {name: min(most, getattr(config.knobs, name)) for name, most in SANE.items()}
+    config = config.model_copy(update={"knobs": config.knobs.changed(tamed)})
+    trainer = Trainer(config, data)
     bench = Bench(trainer, results=folder)
     try:
         wait_for(lambda: bench.store is not None and _state(bench).state == "paused")
