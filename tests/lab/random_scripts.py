@@ -22,7 +22,7 @@ from tests.ssl_lab.conftest import small_config
 STEPS = 200
 
 # Rates at which a tiny network still learns something: what diverges ends, and has nothing more to replay.
-SANE = {"lr": 0.3, "lr_predictor": 0.3, "weight_decay": 0.01, "weight_decay_predictor": 0.01, "freq": 6}
+SANE = {"lr": 0.1, "lr_predictor": 0.1, "weight_decay": 0.01, "weight_decay_predictor": 0.01, "freq": 6}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def _drop(path: Path, number: int) -> None:
 
 def _state(bench: Bench) -> Any:
     assert bench.store is not None
-    return bench.store.status()
+    status = bench.store.status()
+    assert status.state != "failed", status.message
+    return status
 
 
 def _advance(bench: Bench, chance: random.Random, goal: int) -> None:
