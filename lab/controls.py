@@ -25,6 +25,7 @@ CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
         "linear": "one layer",
         "directpred": "DirectPred",
         "directcopy": "DirectCopy",
+        "optimal": "least squares",
         "none": "none",
     },
     "norm": {"fro": "Frobenius", "spectral": "spectral", "none": "none"},

@@ -20,13 +20,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_lab.errors import ConfigError, KnobError
 
-PredictorMode = Literal["mlp", "linear", "directpred", "directcopy", "none"]
+PredictorMode = Literal["mlp", "linear", "directpred", "directcopy", "optimal", "none"]
 SymmetryMode = Literal["off", "penalty", "hard"]
 NormMode = Literal["fro", "spectral", "none"]
 EncoderName = Literal["small", "resnet18"]
 StemName = Literal["small-image", "large-image"]
 
 DIRECT_MODES = ("directpred", "directcopy")
+"""Modes that make Wp from F, symmetric and with F's eigenvectors."""
+
+SET_MODES = (*DIRECT_MODES, "optimal")
+"""Modes that set Wp at every ``freq``-th step, instead of training it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ class Knobs(BaseModel):
     ] = Field(
         default="mlp",
         description="How the predictor is made: two layers or one layer trained by SGD, set directly from F "
-        "(DirectPred, DirectCopy), or none (the identity).",
+        "(DirectPred, DirectCopy), set to the least-squares optimum, or none (the identity).",
     )
     eps: Annotated[
         float,
@@ -92,6 +96,16 @@ class Knobs(BaseModel):
         default=1, ge=1, le=10_000,
         description="A direct mode sets Wp at every freq-th step; in between SGD trains it.",
     )  # fmt: skip
+    centred: Annotated[
+        bool,
+        KnobMeta(
+            group="Predictor", label="centred F", symbol="F − E[f]E[f]ᵀ", unit="", source="P sec. 5", scale="switch"
+        ),
+    ] = Field(
+        default=False,
+        description="On: the mean of the projections is taken out of F, which makes it their covariance. The paper "
+        "found that it hurts.",
+    )
     norm: Annotated[
         NormMode,
         KnobMeta(group="Predictor", label="norm of F", symbol="‖F‖", unit="", source="C", scale="choice"),
@@ -269,9 +283,11 @@ def idle_knobs(knobs: Knobs) -> dict[str, str]:
     idle: dict[str, str] = {}
     mode = knobs.predictor
     if mode not in DIRECT_MODES:
-        for name in ("eps", "freq"):
-            idle[name] = "only DirectPred and DirectCopy use it"
-        idle["rho"] = "only DirectPred and DirectCopy act on it; F is still measured with it"
+        idle["eps"] = "only DirectPred and DirectCopy use it"
+    if mode not in SET_MODES:
+        idle["freq"] = "only a mode that sets Wp uses it"
+        for name in ("rho", "centred"):
+            idle[name] = "only a mode that sets Wp acts on it; F is still measured with it"
     if mode != "directcopy":
         idle["norm"] = "only DirectCopy uses it"
     if not knobs.stop_gradient:
@@ -279,11 +295,12 @@ def idle_knobs(knobs: Knobs) -> dict[str, str]:
     if mode == "none":
         for name in ("symmetry", "symmetry_strength", "lr_predictor", "weight_decay_predictor"):
             idle[name] = "there is no predictor"
-    elif mode in DIRECT_MODES and knobs.freq == 1:
+    elif mode in SET_MODES and knobs.freq == 1:
+        anew = "Wp is set anew at every step"
         for name in ("symmetry", "symmetry_strength"):
-            idle[name] = "a directly set predictor is symmetric already"
+            idle[name] = anew if mode == "optimal" else "a directly set predictor is symmetric already"
         for name in ("lr_predictor", "weight_decay_predictor"):
-            idle[name] = "Wp is set anew at every step"
+            idle[name] = anew
     if knobs.symmetry != "penalty" and "symmetry_strength" not in idle:
         idle["symmetry_strength"] = "only the penalty uses it"
     return idle
@@ -517,6 +534,10 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             Preset(name="directpred-simsiam", title="DirectPred without EMA", source="S get_simsiam_pred",
                    knobs={**_DIRECTPRED, **_SIMSIAM}),
             Preset(
+                name="directpred-centred", title="DirectPred from the covariance: the mean taken out of F",
+                source="P sec. 5", knobs={**_DIRECTPRED, "centred": True},
+            ),
+            Preset(
                 name="directpred-deeper", title="DirectPred with a three-layer projector",
                 source="S get_deeper_projection", knobs=_DIRECTPRED, config={"projector_layers": 3},
             ),
@@ -524,6 +545,10 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                    source="C; S get_direct_copy", knobs=_DIRECTCOPY),
             Preset(name="directcopy-simsiam", title="DirectCopy without EMA", source="S figure 1",
                    knobs={**_DIRECTCOPY, **_SIMSIAM}),
+            Preset(
+                name="optimal", title="The least-squares optimal predictor: does badly",
+                source="P table 1", knobs={"predictor": "optimal", "rho": 0.3},
+            ),
             Preset(
                 name="no-predictor", title="Lesson: without a predictor it collapses", source="P theorem 2",
                 knobs={**_SIMSIAM, "predictor": "none"},

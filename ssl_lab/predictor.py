@@ -16,10 +16,17 @@ from ssl_lab.networks import initialise, mlp
 SMALLEST_GAIN = 1e-4
 
 
-def correlation(f: Tensor) -> Tensor:
-    """E[f f^T] over the rows of ``f`` (rows, d), not centred: (d, d)."""
+# Share of F's mean eigenvalue that keeps the least-squares problem solvable where F has no variance.
+RIDGE = 1e-3
+
+
+def correlation(f: Tensor, z: Tensor | None = None, *, centred: bool = False) -> Tensor:
+    """E[f f^T] over the rows of ``f`` (rows, d), or E[z f^T]: (d, d). Centred it is the covariance (P sec. 5)."""
     f = f.detach().float()
-    found: Tensor = f.T @ f / f.shape[0]
+    z = f if z is None else z.detach().float()
+    if centred:
+        f, z = f - f.mean(0), z - z.mean(0)
+    found: Tensor = z.T @ f / f.shape[0]
     return found
 
 
@@ -50,6 +57,22 @@ def directcopy(f: Tensor, eps: float, norm: NormMode) -> Tensor:
     return f + eps * torch.eye(f.shape[0], dtype=f.dtype, device=f.device)
 
 
+def optimal(f: Tensor, cross: Tensor) -> Tensor:
+    """Wp that minimises E|Wp f - z|^2 (P table 1): ``E[z f^T] F^-1``, (d, d), not symmetric.
+
+    Args:
+        f: F = E[f f^T], (d, d).
+        cross: E[z f^T], (d, d), z being the target's projection of the other view.
+
+    F gets ``RIDGE`` times its mean eigenvalue on the diagonal; an F of zeros gives zeros.
+    """
+    d = f.shape[0]
+    ridge = (RIDGE * f.trace() / d).clamp(min=torch.finfo(f.dtype).tiny)
+    # W F = C; the solver takes the unknown on the right of a symmetric matrix.
+    wp: Tensor = torch.linalg.solve(f + ridge * torch.eye(d, dtype=f.dtype, device=f.device), cross.T).T
+    return wp
+
+
 def balanced_factors(wp: Tensor, hidden: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """W1 (hidden, d) and W2 (d, hidden) with ``W2 W1 = Wp`` and ``W2^T W2 = W1 W1^T`` (balanced).
 
@@ -71,7 +94,7 @@ def balanced_factors(wp: Tensor, hidden: int, generator: torch.Generator) -> tup
 
 
 class Predictor(nn.Module):
-    """f (B, d) -> q (B, d), in one of the five modes; Wp outlives every change of mode.
+    """f (B, d) -> q (B, d), in one of the six modes; Wp outlives every change of mode.
 
     Both forms are always there, a one-layer map and a two-layer MLP, and one of them holds Wp: the mode's
     own, or in mode ``none`` the one that held it last.
@@ -130,7 +153,7 @@ class Predictor(nn.Module):
 
     @torch.no_grad()
     def set_matrix(self, wp: Tensor) -> None:
-        """Overwrites a one-layer Wp (d, d), as DirectPred and DirectCopy do."""
+        """Overwrites a one-layer Wp (d, d), as the modes that set it do."""
         self.linear.weight.copy_(wp)
 
     @torch.no_grad()

@@ -21,12 +21,12 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from ssl_lab.augment import normalise, two_views
-from ssl_lab.config import DIRECT_MODES, Knobs, RunConfig
+from ssl_lab.config import SET_MODES, Knobs, RunConfig
 from ssl_lab.datasets import Dataset, load_dataset
 from ssl_lab.errors import ConfigError, NonFiniteLossError, SSLLabError
 from ssl_lab.networks import build_network
 from ssl_lab.optimiser import SGD
-from ssl_lab.predictor import Predictor, correlation, directcopy, directpred
+from ssl_lab.predictor import Predictor, correlation, directcopy, directpred, optimal
 from ssl_lab.spectrum import Spectrum, spectrum
 
 
@@ -136,6 +136,8 @@ class Trainer:
             module.to(self.device)
             module.train()
         self.correlation = torch.zeros(config.projector_dim, config.projector_dim, device=self.device)
+        # E[z f^T] of the least-squares predictor, over the same steps as F so that a change of mode finds it there.
+        self.cross = torch.zeros_like(self.correlation)
         self._has_correlation = False
         self._step = 0
         self._knobs = config.knobs
@@ -243,7 +245,9 @@ class Trainer:
         if k.symmetry == "penalty" and k.predictor != "none":
             penalty = k.symmetry_strength * self.predictor.asymmetry_penalty()
             total = loss + penalty
-        batch = correlation(torch.cat([f1, f2]))
+        projections = torch.cat([f1, f2])
+        batch = correlation(projections, centred=k.centred)
+        cross = correlation(projections, torch.cat([z2, z1]), centred=k.centred)
         if self.device.type == "cpu":
             self._check_finite(float(total.detach()), float(batch.trace()), k)
 
@@ -255,8 +259,8 @@ class Trainer:
                 self.predictor.symmetrise()
             # lerp with weight 1 returns its end exactly: tau = 0 is SimSiam to the last bit.
             torch._foreach_lerp_(self._followers, self._leaders, 1.0 - k.ema)
-            self._update_correlation(batch, k)
-            if k.predictor in DIRECT_MODES and self._step % k.freq == 0:
+            self._update_correlation(batch, cross, k)
+            if k.predictor in SET_MODES and self._step % k.freq == 0:
                 self._overwrite_predictor(k)
         self._step += 1
         return StepRecord(self._step, self.epoch, torch.stack([loss.detach(), penalty.detach()]))
@@ -271,12 +275,13 @@ class Trainer:
                     "with a lower one."
                 )
 
-    def _update_correlation(self, batch: Tensor, k: Knobs) -> None:
-        if self._has_correlation:
-            self.correlation.mul_(k.rho).add_(batch, alpha=1.0 - k.rho)
-        else:
-            self.correlation.copy_(batch)
-            self._has_correlation = True
+    def _update_correlation(self, batch: Tensor, cross: Tensor, k: Knobs) -> None:
+        for kept, new in ((self.correlation, batch), (self.cross, cross)):
+            if self._has_correlation:
+                kept.mul_(k.rho).add_(new, alpha=1.0 - k.rho)
+            else:
+                kept.copy_(new)
+        self._has_correlation = True
 
     def _overwrite_predictor(self, k: Knobs) -> None:
         if k.predictor == "directpred":
@@ -288,6 +293,8 @@ class Trainer:
                     f"high is the usual reason (lr {k.lr:g}): start again with a lower one."
                 ) from None
             self.predictor.set_matrix(wp)
+        elif k.predictor == "optimal":
+            self.predictor.set_matrix(optimal(self.correlation, self.cross))
         else:
             self.predictor.set_matrix(directcopy(self.correlation, k.eps, k.norm))
 
@@ -303,15 +310,17 @@ class Trainer:
         return spectrum(f, wp)
 
     @torch.no_grad()
-    def features(self, images: Tensor, batch_size: int = 512) -> Tensor:
+    def features(self, images: Tensor, batch_size: int = 512, layers: int | None = None) -> Tensor:
         """What a probe sees of uint8 ``images`` (N, C, S, S): (N, features) float32 on the device.
 
-        The online network in eval mode (running BN statistics), no augmentation; changes nothing.
+        The online network in eval mode (running BN statistics), no augmentation; changes nothing. ``layers`` of the
+        projector are kept on top of the encoder; default ``config.probe_layers``.
         """
+        kept = self.config.probe_layers if layers is None else layers
         self.online.eval()
         try:
             parts = [
-                self.online.represent(normalise(part.to(self.device), self._recipe), self.config.probe_layers)
+                self.online.represent(normalise(part.to(self.device), self._recipe), kept)
                 for part in torch.split(images, batch_size)
             ]
         finally:
@@ -331,7 +340,7 @@ class Trainer:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name, not copied."""
-        tensors: dict[str, Tensor] = {"correlation": self.correlation}
+        tensors: dict[str, Tensor] = {"correlation": self.correlation, "cross": self.cross}
         for part in ("online", "target", "predictor"):
             module = getattr(self, part)
             tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
@@ -366,9 +375,10 @@ class Trainer:
         Raises:
             SSLLabError: a tensor is missing, unknown or of another shape (named), or a counter is broken.
         """
-        tensors: Mapping[str, Tensor] = state["tensors"]
         counters: Mapping[str, Any] = state["counters"]
         here = self._tensors()
+        # Of a state that was saved before there was a least-squares predictor.
+        tensors: Mapping[str, Tensor] = {"cross": torch.zeros_like(self.cross), **state["tensors"]}
         for name in sorted(set(here) - set(tensors)):
             raise SSLLabError(f"The saved state does not fit this run: it has no {name!r}.")
         for name, tensor in tensors.items():

@@ -22,9 +22,11 @@ ROWS = {
     "directpred": {"predictor": "directpred", "ema": 0.996, "eps": 0.1, "rho": 0.3, "freq": 1},
     "directpred-freq5": {"predictor": "directpred", "freq": 5, "eps": 0.1, "rho": 0.3},
     "directpred-simsiam": {"predictor": "directpred", "ema": 0.0, "eps": 0.1, "rho": 0.3},
+    "directpred-centred": {"predictor": "directpred", "ema": 0.996, "eps": 0.1, "rho": 0.3, "centred": True},
     "directpred-deeper": {"predictor": "directpred", "ema": 0.996},
     "directcopy": {"predictor": "directcopy", "ema": 0.996, "eps": 0.3, "rho": 0.5, "norm": "fro"},
     "directcopy-simsiam": {"predictor": "directcopy", "ema": 0.0, "eps": 0.3, "rho": 0.5},
+    "optimal": {"predictor": "optimal", "ema": 0.996, "rho": 0.3, "freq": 1},
     "no-predictor": {"predictor": "none"},
     "no-stop-gradient": {"stop_gradient": False, "predictor": "mlp"},
 }
@@ -54,7 +56,10 @@ def test_every_row_of_the_papers_is_a_preset() -> None:
         ({"ema": None}, ["'ema'", "None"]),
         ({"freq": 1.5}, ["'freq'", "1.5", "a whole number from 1"]),
         ({"freq": 0}, ["'freq'", "0", "from 1"]),
-        ({"predictor": "two-layer"}, ["'predictor'", "'two-layer'", "mlp, linear, directpred, directcopy, none"]),
+        (
+            {"predictor": "two-layer"},
+            ["'predictor'", "'two-layer'", "mlp, linear, directpred, directcopy, optimal, none"],
+        ),
         ({"stop_gradient": 0}, ["'stop_gradient'", "True or False"]),
         ({"lr": -0.1}, ["'lr'", "-0.1"]),
         ({"lr": 0.1, "symmetry": "soft"}, ["'symmetry'", "'soft'", "off, penalty, hard"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_lab.predictor import Predictor, balanced_factors, correlation, directcopy, directpred
+from ssl_lab.predictor import Predictor, balanced_factors, correlation, directcopy, directpred, optimal
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -23,6 +23,31 @@ def test_correlation_is_the_mean_of_outer_products_not_centred() -> None:
     for row in f.double().numpy():
         plain += np.outer(row, row) / len(f)
     np.testing.assert_allclose(correlation(f).numpy(), plain, rtol=1e-5)
+
+
+def test_centred_it_is_the_covariance() -> None:
+    f = torch.randn(50, 3, generator=generator()) + 5.0
+    z = f @ torch.randn(3, 3, generator=generator(1)) - 2.0
+    expected = np.cov(f.double().numpy().T, z.double().numpy().T, bias=True)
+    np.testing.assert_allclose(correlation(f, centred=True).numpy(), expected[:3, :3], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(correlation(f, z, centred=True).numpy(), expected[3:, :3], rtol=1e-4, atol=1e-5)
+
+
+def test_the_optimal_predictor_is_the_least_squares_one() -> None:
+    f = torch.randn(400, 6, generator=generator(), dtype=torch.float64)
+    true = torch.randn(6, 6, generator=generator(1), dtype=torch.float64)
+    z = f @ true.T + 0.1 * torch.randn(400, 6, generator=generator(2), dtype=torch.float64)
+    wp = optimal(f.T @ f / 400, z.T @ f / 400)
+    expected = np.linalg.lstsq(f.numpy(), z.numpy(), rcond=None)[0].T
+    # The ridge is a thousandth of the variance.
+    np.testing.assert_allclose(wp.numpy(), expected, atol=5e-3)
+
+    def error(w: np.ndarray) -> float:
+        return float(np.mean((f.numpy() @ w.T - z.numpy()) ** 2))
+
+    assert error(wp.numpy()) < error(expected) * (1 + 1e-3)
+    assert error(wp.numpy()) < 0.5 * error(true.numpy() * 0.9)
+    assert torch.equal(optimal(torch.zeros(3, 3), torch.zeros(3, 3)), torch.zeros(3, 3))
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.01, 0.1, 0.5])
@@ -96,7 +121,7 @@ def test_penalty_and_its_gradient() -> None:
     np.testing.assert_allclose(predictor.linear.weight.grad.numpy(), 2 * (wp - wp.T), rtol=1e-5)
 
 
-MODES = ["mlp", "linear", "directpred", "directcopy", "none"]
+MODES = ["mlp", "linear", "directpred", "directcopy", "optimal", "none"]
 
 
 @pytest.mark.parametrize("start", MODES)
@@ -121,6 +146,6 @@ def test_a_change_of_mode_keeps_wp(start, end) -> None:  # type: ignore[no-untyp
 def test_one_layer_and_direct_modes_share_the_matrix_to_the_bit() -> None:
     predictor = Predictor(6, 11, "linear", generator())
     kept = predictor.matrix().detach().clone()
-    for mode in ("directpred", "none", "directcopy", "linear"):
+    for mode in ("directpred", "none", "directcopy", "optimal", "linear"):
         predictor.set_mode(mode, generator())
         assert torch.equal(predictor.kept_matrix(), kept)

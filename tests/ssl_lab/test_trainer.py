@@ -36,6 +36,7 @@ class PlainRun:
         self.predictor = copy.deepcopy(trainer.predictor)
         self.momentum: dict[str, Tensor] = {}
         self.f: np.ndarray | None = None
+        self.c: np.ndarray | None = None
         self.step_index = 0
 
     def batch(self) -> Tensor:
@@ -87,16 +88,22 @@ class PlainRun:
                     w.copy_((w + w.T) / 2)
             for a, w in zip(self.target.parameters(), self.online.parameters(), strict=True):
                 a.copy_(a + (1 - k.ema) * (w - a))
-            rows = torch.cat([f1, f2]).double().numpy()
-            batch = rows.T @ rows / len(rows)
+            rows, others = torch.cat([f1, f2]).double().numpy(), torch.cat([z2, z1]).double().numpy()
+            if k.centred:
+                rows, others = rows - rows.mean(0), others - others.mean(0)
+            batch, cross = rows.T @ rows / len(rows), others.T @ rows / len(rows)
             self.f = batch if self.f is None else k.rho * self.f + (1 - k.rho) * batch
-            if k.predictor in ("directpred", "directcopy") and self.step_index % k.freq == 0:
+            self.c = cross if self.c is None else k.rho * self.c + (1 - k.rho) * cross
+            if k.predictor in ("directpred", "directcopy", "optimal") and self.step_index % k.freq == 0:
                 self.predictor.linear.weight.copy_(torch.from_numpy(self.rule(self.f)).float())
         self.step_index += 1
         return float(loss.detach())
 
     def rule(self, f: np.ndarray) -> np.ndarray:
         k = self.trainer.knobs
+        if k.predictor == "optimal":
+            assert self.c is not None
+            return self.c @ np.linalg.inv(f + 1e-3 * np.trace(f) / len(f) * np.eye(len(f)))
         if k.predictor == "directcopy":
             return f / np.linalg.norm(f) + k.eps * np.eye(len(f))
         s, u = np.linalg.eigh(f)
