@@ -66,6 +66,10 @@ FAR = 3_000
 to come to its end again takes a while."""
 
 
+AT_HOME: Mapping[str, Any] = {"device": "auto", "data_dir": None}
+"""Settings that a run of one's own takes from this machine, and not from the file that it grew from."""
+
+
 class Bench:
     """A live run with its knobs and pictures; display it as the last line of a cell.
 
@@ -156,7 +160,8 @@ class Bench:
         self.publisher = Publisher(self.browser, self._tick, self.present)
         self.timeline.observe(lambda _: self.publisher.poke(), names="step")
         self.timeline.on_msg(self._on_timeline)
-        self.shelf.observe(lambda change: self._do(lambda: self._compare(change["new"])), names="ticked")
+        # What is ticked when it comes to be done counts: it is written here too.
+        self.shelf.observe(lambda _: self._do(lambda: self._compare(self.shelf.ticked)), names="ticked")
         self.shelf.on_msg(self._on_shelf)
         self.files.poke, self.files.dropped = self.publisher.poke, self._on_drop
         if os.environ.get("SSL_LAB_MAX_VISITORS"):
@@ -270,7 +275,14 @@ class Bench:
             self._do(lambda: self._show_entry(content["open"]))
 
     def _on_drop(self, path: Path, name: str) -> None:
-        self._do(lambda: self._take_in(path, name))
+        def take() -> None:
+            try:
+                self._take_in(path, name)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+
+        self._do(take)
 
     def _on_key(self, _browser: Any, content: Any, _buffers: Any) -> None:
         key = content.get("key") if isinstance(content, dict) else None
@@ -339,8 +351,12 @@ class Bench:
     def _take_in(self, path: Path, name: str) -> None:
         """Shows a run's file from elsewhere."""
         store = RunStore.open(path, readonly=True)
-        # Read once before it takes the place of what is shown: a file from elsewhere may hold anything.
-        ViewReader(store).read()
+        try:
+            # Read once before it takes the place of what is shown: a file from elsewhere may hold anything.
+            rows(ViewReader(store).read().events)
+        except BaseException:
+            store.close()
+            raise
         key = f"file: {name}"
         self.catalogue.loose[key] = store.path
         self._attach(store, key)
@@ -363,13 +379,18 @@ class Bench:
         self._refusal, self._drawn, self._shelf_due = "", (), 0.0
         self.timeline.step = -1
         config = store.config()
+        if self._from_elsewhere():
+            # A file from elsewhere does not say what is read or written here, nor on which card it is computed.
+            config = config.model_copy(update=AT_HOME)
         self._config = config
         if config.preset in PRESETS:
             self.preset.value = config.preset
         values = [value for _, value in self.dataset.options]
-        if config.dataset not in values:
+        if config.dataset not in values and not self._from_elsewhere():
             self.dataset.options = [*self.dataset.options, (f"Folder {Path(config.dataset).name}", config.dataset)]
-        self.dataset.value = config.dataset
+            values.append(config.dataset)
+        if config.dataset in values:
+            self.dataset.value = config.dataset
         self.browser.run = "" if self._key.startswith("file:") else self._key
         self.browser.title = f"{store.name} · ssl-lab"
         if self._why_not:
@@ -382,13 +403,22 @@ class Bench:
             except SSLLabError as error:
                 self._complaint = str(error)
 
+    def _from_elsewhere(self) -> bool:
+        """Whether what is shown is a file that a stranger may have made."""
+        return self._key.startswith(("file:", "recording:"))
+
+    def _check_data(self) -> None:
+        """A run of one's own from a stranger's file is on a data set of this project, not on some folder."""
+        if self._from_elsewhere() and self._config.dataset not in DATASETS:
+            raise ConfigError(f"This recording is of images in {self._config.dataset!r}, which are not here.")
+
     def _reason_not_to_steer(self, store: RunStore) -> str:
         if self._watching:
             return "This page only watches. Fork here to go on with a run of your own."
         rival = store.rival()
         if rival:
             return f"This run is trained on {rival}, which cannot be reached from here. Fork here to go on by yourself."
-        if self._key.startswith(("file:", "recording:")):
+        if self._from_elsewhere():
             return "This is a recording: look at any moment of it. Fork here to go on from one with a run of your own."
         if store.readonly:
             return "This run's folder cannot be written here, so that it can be looked at only. Fork here to go on."
@@ -433,15 +463,11 @@ class Bench:
     def _fork(self, step: int, events: int | None) -> None:
         assert self._store is not None
         store, key = self._store, self._key
-        config, device = store.config(), None
-        if store.readonly:
-            # A file from elsewhere shall not say what is read here, nor on which card it is computed.
-            if config.dataset not in DATASETS:
-                raise ConfigError(f"This recording is of images in {config.dataset!r}, which are not here.")
-            device = "auto"
+        self._check_data()
+        settings = AT_HOME if store.readonly else {}
         stem = re.sub(r"-fork-\d+$", "", store.name)
         name = free_name(f"{stem[:80]}-fork", self._host.results)
-        child = store.fork(name, step, events=events, results=self._host.results, device=device)
+        child = store.fork(name, step, events=events, results=self._host.results, settings=settings)
         self._complaint = ""
         beside = [key, *(other for other in self._compared if other != key)][: len(OTHERS)]
         self._watching = False
@@ -451,6 +477,8 @@ class Bench:
     def _compare(self, keys: Sequence[str]) -> None:
         """Draws these runs with the one that is shown."""
         wanted = [key for key in dict.fromkeys(keys) if key != self._key][: len(OTHERS)]
+        if wanted == list(self._compared) == list(self.shelf.ticked):
+            return
         for key in [key for key in self._compared if key not in wanted]:
             self._compared.pop(key).store.close()
         try:
@@ -479,8 +507,7 @@ class Bench:
 
     def _reset_run(self) -> None:
         self._complaint, self._watching = "", False
-        if self._store is not None and self._store.readonly and self._config.dataset not in DATASETS:
-            raise ConfigError(f"This recording is of images in {self._config.dataset!r}, which are not here.")
+        self._check_data()
         self._begin(self._config)
 
     def _restart_engine(self) -> None:
@@ -517,7 +544,12 @@ class Bench:
             return
         waiting = waiting_knobs(self._store)
         shown = self.timeline.step
-        view = self._reader.read(None if shown < 0 else shown, list(self._compared.values()))
+        try:
+            view = self._reader.read(None if shown < 0 else shown, list(self._compared.values()))
+        except (SSLLabError, sqlite3.Error) as error:
+            # What is drawn stays; the next round may read it again.
+            self._banner([str(error)], [])
+            return
         self.transport.show(view.status, bool(self._why_not))
         self.knobs.show(view.status, waiting, bool(self._why_not))
         self._draw(view)
@@ -540,7 +572,7 @@ class Bench:
 
     def _draw(self, view: RunView) -> None:
         key = tuple(
-            (v.name, v.shown, v.step, v.last, v.newest.number if v.newest else 0, len(v.events), v.knn, v.status.knobs)
+            (v.id, v.shown, v.step, v.last, v.newest.number if v.newest else 0, len(v.events), v.knn, v.status.knobs)
             for v in (view, *view.others)
         )
         if key == self._drawn:
@@ -556,7 +588,7 @@ class Bench:
         if view.shown is not None and asked != view.shown and timeline.step == asked:
             state.set("step", view.shown)
         width = mark_width(len(view.events), view.last)
-        listed = (view.name, len(view.events), width)
+        listed = (view.id, len(view.events), width)
         if listed != self._listed:
             self._listed = listed
             state.set("marks", marks(view.events, width))
@@ -596,13 +628,13 @@ class Bench:
         state.set("more", more)
 
     def _show_words(self, view: RunView) -> None:
-        status = view.status
+        status, state = view.status, html.escape(view.status.state)
         loss = f" · loss {view.metrics.loss:.3f}" if view.metrics else ""
         knn = f" · kNN {100 * view.knn[1]:.1f} %" if view.knn else ""
         rate = f" · {status.steps_per_second:.0f} steps/s" if status.steps_per_second and view.shown is None else ""
         of = "" if view.shown is None else f" of {view.last:,}"
         headline = (
-            f"<b>{html.escape(self._key)}</b> <span class='ssl-state ssl-{status.state}'>{status.state}</span> "
+            f"<b>{html.escape(self._key)}</b> <span class='ssl-state ssl-{state}'>{state}</span> "
             f"<span class='ssl-numbers'>step <b data-step='{view.step}'>{view.step:,}</b>{of}"
             f" · epoch {view.epoch:.1f}{loss}{knn}{rate}</span>"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssl_lab.errors import SSLLabError
 from ssl_lab.mirror import writable
-from ssl_lab.store import FILE_NAME, RunStore, RunSummary, summary
+from ssl_lab.store import FILE_NAME, LIVE_STATES, RunStore, RunSummary, summary
 
 LISTED = 40
 """Most runs on the shelf: the newest, with their forks."""
@@ -67,7 +67,8 @@ class Catalogue:
         stamp = _stamp(path)
         seen = self._seen.get(path)
         # What a driver wrote into its journal counts too; where nobody writes, nothing changes.
-        if seen is None or seen[0] != stamp:
+        # Whether a driver lives is not said by the file.
+        if seen is None or seen[0] != stamp or (seen[1] and seen[1].run.status.state in LIVE_STATES):
             entry = None
             try:
                 with RunStore.open(path, readonly=True) as store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
@@ -14,6 +15,8 @@ from lab.files import Files
 from lab.panels import Panel
 from ssl_lab.errors import SSLLabError
 from ssl_lab.store import RunStore
+
+log = logging.getLogger(__name__)
 
 FORMS: tuple[tuple[str, str, str], ...] = (
     ("Python script that does it again", "script", "text/x-python"),
@@ -82,9 +85,11 @@ class ExportBox:
         try:
             with RunStore.open(path, readonly=True) as store:
                 write(store, kind, target)
-        except (SSLLabError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, SSLLabError | OSError):
+                log.exception("The file could not be written")
             target.unlink(missing_ok=True)
-            words = str(error)
+            words = str(error) or type(error).__name__
             self._do(lambda: self._complain(words))
             return
         self._do(lambda: self._files.offer(f"{name}{KINDS[kind]}", mime, target))

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -304,6 +305,8 @@ class Files(anywidget.AnyWidget):
             try:
                 if self._folder is None:
                     self._folder = Path(tempfile.mkdtemp(prefix="ssl-lab-"))
+                    # A page's kernel may end without a word.
+                    weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
                 path = Path(tempfile.mkdtemp(dir=self._folder)) / "dropped.sqlite"
                 path.touch()
             except OSError as error:

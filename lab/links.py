@@ -24,7 +24,7 @@ def linked_config(query: Mapping[str, Any], usual: RunConfig) -> RunConfig:
         raise ConfigError(f"There is no data set {dataset!r}. A link can ask for: {', '.join(DATASETS)}.")
     seed = usual.seed
     if "seed" in asked:
-        if not asked["seed"].isdecimal() or int(asked["seed"]) >= 2**63:
+        if not asked["seed"].isdecimal() or len(asked["seed"]) > 19 or int(asked["seed"]) >= 2**63:
             raise ConfigError(f"The seed cannot be {asked['seed']!r}: it takes a whole number from 0 on.")
         seed = int(asked["seed"])
     knobs = parse_knobs(asked["knobs"]) if "knobs" in asked else {}

@@ -32,6 +32,8 @@ class RunView:
     """A run as a page shows it at one moment: now, or at an earlier step."""
 
     name: str
+    id: str
+    """Tells runs of one name apart."""
     config: RunConfig
     status: Status
     events: list[Event]
@@ -84,7 +86,7 @@ class ViewReader:
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
-        self._name = store.name
+        self._name, self._id = store.name, str(store.meta("id"))
         self._config = store.config()
         self._events: list[Event] = []
         self._whole: tuple[object, dict[CurveName, Curve]] = (None, {})
@@ -108,6 +110,7 @@ class ViewReader:
         earlier = store.spectra(earlier_numbers(newest.number)) if newest else []
         return RunView(
             name=self._name,
+            id=self._id,
             config=self._config,
             status=status,
             events=list(self._events),

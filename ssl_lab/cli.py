@@ -403,6 +403,8 @@ class Export:
                 self._print(store)
                 return 0
             path = Path(f"{check_name(store.name)}{export.KINDS[self.kind]}" if self.out is None else self.out)
+            if self.out is None and path.exists():
+                raise ConfigError(f"There is a {path} here already. Say where to write to: --out FILE.")
             export.write(store, self.kind, path)
         print(f"Wrote {path}.")
         return 0
@@ -537,15 +539,17 @@ class Watch(Serving):
     def run(self) -> int:
         """Serves until stopped; gives the exit status."""
         with _open(self.name, self.results) as store:
-            path = store.path
+            path, said = store.path, store.meta("name")
             if self.step is not None and not 0 <= self.step <= store.last_step():
                 raise ConfigError(
                     f"The run {store.name!r} has no step {self.step}: it is recorded up to step {store.last_step():,}."
                 )
         query = {} if self.step is None else {"step": str(self.step)}
-        if path.name == FILE_NAME and writable(path):
-            return self.serve(path.parent.parent, {"run": path.parent.name, **query})
         folder = results_dir(self.results)
+        # A file that was brought from elsewhere lies in a folder that is no run's.
+        at_home = path.parent.parent.absolute() == folder.absolute() or said == path.parent.name
+        if path.name == FILE_NAME and at_home and writable(path):
+            return self.serve(path.parent.parent, {"run": path.parent.name, **query})
         # The folder of a run that can only be looked at cannot take its forks.
         here = folder if os.access(folder if folder.exists() else folder.parent, os.W_OK) else results_dir("results")
         return self.serve(here, query, path.absolute())
@@ -622,7 +626,7 @@ def _limit_checkpoints(megabytes: float | None) -> None:
     """For this process and the engine that it starts."""
     if megabytes is None:
         return
-    if not megabytes > 0:
+    if not 0 < megabytes < float("inf"):
         raise ConfigError(f"The disk for checkpoints cannot be {megabytes:g} MB: it takes a number above 0.")
     os.environ[LIMIT] = str(megabytes)
 

@@ -117,20 +117,17 @@ def script(store: RunStore) -> str:
     planned = "".join(f"    {step!r}: {changes!r},\n" for step, changes in turns.items())
     metrics, spectrum = store.metrics(steps), store.newest_spectrum(steps)
     assert metrics is not None
-    if spectrum is None or spectrum.step != steps:
-        rank = aligned = "not on record at this step"
-    else:
-        rank = f"on record {spectrum.spectrum.effective_rank!r}"
-        aligned = f"on record {spectrum.spectrum.aligned!r}"
+    recorded: dict[str, float | int | None] = {"loss": metrics.loss, "effective rank": None, "aligned directions": None}
+    if spectrum is not None and spectrum.step == steps:
+        s = spectrum.spectrum
+        recorded |= {"effective rank": s.effective_rank, "aligned directions": s.aligned}
     return _SCRIPT.format(
         head="\n".join(f"# {line}" for line in _head(store, steps, len(events))),
         names=names,
         config=made,
         steps=steps,
         turns=f"{{\n{planned}}}" if planned else "{}",
-        loss=repr(metrics.loss),
-        rank=rank,
-        aligned=aligned,
+        recorded=repr(recorded),
     )
 
 
@@ -143,6 +140,8 @@ config = {config}
 steps = {steps}
 # Steps done -> knobs turned then, in this order.
 turns = {turns}
+# What the last step came to; None where it is not on record.
+recorded = {recorded}
 
 
 def run(on_step=None) -> Trainer:
@@ -161,11 +160,11 @@ def run(on_step=None) -> Trainer:
 def compare(trainer, record) -> None:
     """Prints what the last step came to, beside what is on record."""
     if record.step == steps:
-        spectrum = trainer.spectrum()
+        s = trainer.spectrum()
         print(f"step {{record.step}}")
-        print(f"loss {{record.loss!r}} (on record {loss})")
-        print(f"effective rank {{spectrum.effective_rank!r}} ({rank})")
-        print(f"aligned directions {{spectrum.aligned}} ({aligned})")
+        again = {{"loss": record.loss, "effective rank": s.effective_rank, "aligned directions": s.aligned}}
+        for name, value in again.items():
+            print(f"{{name}} {{value!r}} (on record {{recorded[name]!r}})")
 
 
 if __name__ == "__main__":
@@ -257,9 +256,10 @@ def _stretches(store: RunStore) -> Iterator[tuple[Knobs, Iterator[tuple[Any, ...
     last = store.last_step()
     events = store.events(until=last)
     knobs = store.config().knobs
-    # The same for a run that was recorded from its beginning.
-    for event in reversed(events):
-        knobs = knobs.changed(event.before)
+    if store.first_step() > 1:
+        # It began from a trainer whose knobs had been turned before.
+        for event in reversed(events):
+            knobs = knobs.changed(event.before)
     steps = [event.step for event in events]
     made = 0
     # An event at step s is followed by step s + 1 first.

@@ -46,7 +46,7 @@ def disk_limit() -> int:
     text = os.environ.get(LIMIT, "")
     try:
         return int(float(text) * 1e6) if text else DISK
-    except ValueError:
+    except (ValueError, OverflowError):
         return DISK
 
 

@@ -175,10 +175,10 @@ class _Loop:
             # What came before is not on record, so that only a checkpoint leads back here.
             self._save()
         self._catch_up()
-        # What lies behind is done, and what was planned for this very step may be.
+        # What lies behind is done, and as many of those planned for this very step as are on record.
         here = self.trainer.step_count
-        done = [e.changes for e in self.store.events(until=here) if e.step == here and e.origin == SCRIPT]
-        self.schedule = [t for t in self.schedule if t[0] > here or (t[0] == here and dict(t[1]) not in done)]
+        self.schedule = self.schedule[int(self.store.meta(PLANNED_DONE) or 0) :]
+        self.schedule = [turn for turn in self.schedule if turn[0] >= here]
         if self._at_end() and self.state == "paused":
             self.state = "done"
         self._snapshot()
@@ -396,8 +396,8 @@ class _Loop:
         now = trainer.knobs
         changes = now.difference(now.changed(wanted))
         if not changes:
-            if command is not None:
-                store.answer(command, trainer.step_count)
+            with store.transaction():
+                self._answered(origin, command)
             return
         # The picture just before the rule changes belongs to the old rule, and so does the way back to this moment.
         self._flush()
@@ -410,8 +410,13 @@ class _Loop:
             self.event_count = store.add_event(trainer.step_count, before, changes, origin)
             self.knobs = trainer.set(**changes)
             store.set_status(knobs=trainer.knobs)
-            if command is not None:
-                store.answer(command, trainer.step_count)
+            self._answered(origin, command)
+
+    def _answered(self, origin: str, command: Command | None) -> None:
+        if command is not None:
+            self.store.answer(command, self.trainer.step_count)
+        elif origin == SCRIPT:
+            self.store.set_meta(PLANNED_DONE, int(self.store.meta(PLANNED_DONE) or 0) + 1)
 
     def _log_foreign_turn(self) -> None:
         """A notebook called ``trainer.set`` while the loop runs: the record must have it all the same."""
@@ -478,9 +483,14 @@ class _Loop:
         )
 
     def _record_spectrum(self) -> None:
-        step = self.trainer.step_count
         self.spectrum_time = time.monotonic()
-        if step == 0 or step == self.spectrum_step:
+        # One grip: a notebook that turns the mode meanwhile would have Wp of the new rule stand at a step of the old.
+        with self.trainer.lock:
+            self._record_spectrum_now()
+
+    def _record_spectrum_now(self) -> None:
+        step = self.trainer.step_count
+        if step == 0 or step == self.spectrum_step or self.trainer.knobs is not self.knobs:
             return
         self.spectrum_step = step
         try:
@@ -506,16 +516,19 @@ class _Loop:
     def _save(self) -> None:
         """Writes a checkpoint, if there is a sound state to go on from; a full disk is said and not died of."""
         begun = time.monotonic()
-        # The record first: a checkpoint ahead of it would leave a hole for ever.
-        self._flush()
         folder = self.store.folder
-        path = keep.kept_path(folder, self.trainer.step_count, self.event_count)
-        if not path.is_file():
-            state = self.trainer.state_dict()
-            if self.state == "failed" or not all(bool(t.isfinite().all()) for t in state["tensors"].values()):
-                return
+        with self.trainer.lock:
+            # The record first: a checkpoint ahead of it would leave a hole for ever, and one that holds a notebook's
+            # turn must count it.
+            self._log_foreign_turn()
+            self._flush()
+            seen = self.event_count
+            path = keep.kept_path(folder, self.trainer.step_count, seen)
+            state = None if path.is_file() else self.trainer.state_dict()
+        sound = state is not None and self.state != "failed"
+        if state is not None and sound and all(bool(t.isfinite().all()) for t in state["tensors"].values()):
             try:
-                checkpoint.save_state(path, state, self.event_count)
+                checkpoint.save_state(path, state, seen)
             except SSLLabError as error:
                 log.warning("%s", error)
                 self.message = str(error)
@@ -533,6 +546,9 @@ class _Loop:
 
 SCRIPT = "script"
 """Origin of an event that was planned from the start."""
+
+PLANNED_DONE = "planned_done"
+"""Where a run's file keeps how many of its planned turns were made."""
 
 Turn = tuple[int, Mapping[str, Any]]
 
@@ -577,7 +593,11 @@ def resume(trainer: Trainer, store: RunStore) -> int:
 
     Gives the number of knob events that the state has seen, for :func:`drive`.
     """
+    last, first = store.last_step(), store.first_step()
     for kept in reversed(keep.kept(store.folder)):
+        if kept.step > last and first:
+            # The machine died with the last moments of the record: the way there begins earlier.
+            continue
         try:
             state, seen = checkpoint.load_state(kept.path)
         except SSLLabError as error:

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 from ssl_lab.database import connect
@@ -36,7 +37,10 @@ class Mirror:
     def __init__(self, path: Path) -> None:
         self._path, self._journal = path, path.with_name(path.name + "-wal")
         self._folder: Path | None = None
+        self._old: list[Path] = []
         self._seen: tuple[int, ...] = ()
+        # A page's kernel may end without a word.
+        self._finalizer = weakref.finalize(self, _remove, self._old)
         self._due = 0.0
 
     def _stamp(self) -> tuple[int, ...]:
@@ -50,19 +54,26 @@ class Mirror:
         return tuple(stamp)
 
     def look(self) -> Path:
-        """The file to open; what was given before is not to be used any more."""
+        """The file to open; what was given before may be used until :meth:`forget_old`."""
         begun = time.monotonic()
-        self._seen = self._stamp()
-        self._path.stat()
-        found = self._path
-        if self._journal.is_file() and self._journal.stat().st_size:
-            old, self._folder = self._folder, Path(tempfile.mkdtemp(prefix="ssl-lab-"))
-            if old is not None:
-                shutil.rmtree(old, ignore_errors=True)
-            found = self._copy(self._folder / self._path.name)
-        now = time.monotonic()
-        self._due = now + max(PATIENCE, 10 * (now - begun))
+        seen = self._stamp()
+        try:
+            self._path.stat()
+            found, folder = self._path, None
+            if self._journal.is_file() and self._journal.stat().st_size:
+                folder = Path(tempfile.mkdtemp(prefix="ssl-lab-"))
+                self._old.append(folder)
+                found = self._copy(folder / self._path.name)
+        finally:
+            # After a look that failed too: what changes too fast is not asked for at once again.
+            now = time.monotonic()
+            self._due = now + max(PATIENCE, 10 * (now - begun))
+        self._seen, self._folder = seen, folder
         return found
+
+    def forget_old(self) -> None:
+        """Removes copies that were given before the last one."""
+        _remove(self._old, but=self._folder)
 
     def _copy(self, copy: Path) -> Path:
         """The file and its journal in one piece, as they were at one moment."""
@@ -98,6 +109,11 @@ class Mirror:
         return self.look()
 
     def close(self) -> None:
-        """Removes the copy."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """Removes the copies."""
+        self._finalizer()
+
+
+def _remove(folders: list[Path], but: Path | None = None) -> None:
+    for folder in [folder for folder in folders if folder != but]:
+        shutil.rmtree(folder, ignore_errors=True)
+        folders.remove(folder)

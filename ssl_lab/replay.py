@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssl_lab import __version__
-from ssl_lab.errors import NonFiniteLossError, SSLLabError
+from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
 from ssl_lab.loop import fingerprint
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.store import RunStore
@@ -35,7 +35,8 @@ class ReplayReport:
     altered_event: int | None = None
     """Number of the first knob event that is missing or not as it was logged; None if all are as they were."""
     broke_off: int | None = None
-    """The step at which the replay's loss became infinite or not a number, which the record's did not."""
+    """The step at which the replay's loss became infinite or not a number, which the record's did not; or before which
+    an altered event asks for what no trainer takes."""
 
     @property
     def equal(self) -> bool:
@@ -60,7 +61,7 @@ class ReplayReport:
             f"{self.largest_loss_difference:.3g}, the effective ranks by up to {self.largest_rank_difference:.3g}"
         )
         if self.broke_off is not None:
-            how += f", and at step {self.broke_off:,} the replay diverges, which the record does not"
+            how += f", and at step {self.broke_off:,} the replay cannot go on, which the record could"
         if self.altered_event is not None:
             return f"Not the same. {altered}: {how}."
         if self.elsewhere:
@@ -108,11 +109,13 @@ def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = Non
     broke_off: int | None = None
     loss_difference = rank_difference = 0.0
     for index, recorded_loss in enumerate(losses):
-        while events and events[0].step <= index:
-            trainer.set(**events.pop(0).changes)
         try:
+            while events and events[0].step <= index:
+                trainer.set(**events.pop(0).changes)
             done = trainer.step()
-        except NonFiniteLossError:
+        except (NonFiniteLossError, KnobError) as error:
+            if isinstance(error, KnobError) and altered is None:
+                raise
             # The record has this step.
             broke_off = index + 1
             first = first or broke_off

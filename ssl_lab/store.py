@@ -18,14 +18,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ssl_lab import __version__, keep, pyramid
 from ssl_lab.config import Knobs, RunConfig
@@ -130,6 +130,10 @@ class Parent:
 
 _STATUS = tuple(field.name for field in fields(Status))
 
+# A file from elsewhere may hold anything in any column.
+_STATUS_TYPE = TypeAdapter(Status)
+_NUMBER, _STEP, _KNOBS_TURNED = TypeAdapter(float), TypeAdapter(int), TypeAdapter(dict[str, bool | int | float | str])
+
 
 @dataclass(frozen=True)
 class Event:
@@ -152,12 +156,15 @@ class Event:
 
     def describe(self) -> str:
         """In words, such as ``predictor directpred -> none``."""
-        return ", ".join(f"{name} {_word(self.before[name])} → {_word(value)}" for name, value in self.changes.items())
+        # Of a file that was altered, a value before may be missing.
+        return ", ".join(
+            f"{name} {_word(self.before.get(name, '?'))} → {_word(value)}" for name, value in self.changes.items()
+        )
 
 
-def event_digest(previous: str, step: int, changes: Mapping[str, Any]) -> str:
+def event_digest(previous: str, step: int, changes: Mapping[str, Any], before: Mapping[str, Any], origin: str) -> str:
     """The digest of an event that follows one with the digest ``previous`` (empty for the first)."""
-    text = json.dumps([previous, step, dict(changes)], sort_keys=True)
+    text = json.dumps([previous, step, dict(changes), dict(before), origin], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
@@ -267,9 +274,8 @@ class RunStore:
                     f"There is a run {name!r} in {folder.parent} already. Take another name, go on with it "
                     "(--resume), or lose it (--overwrite)."
                 )
-            with cls.open(path) as old:
-                if old.driven():
-                    raise SSLLabError(f"The run {name!r} is being trained right now; stop it before overwriting it.")
+            if cls._being_driven(path):
+                raise SSLLabError(f"The run {name!r} is being trained right now; stop it before overwriting it.")
         folder.mkdir(parents=True, exist_ok=True)
         # Of a run that is overwritten, or that lost its file: its weights and journal must not pass for the new one's.
         for old_file in FILES:
@@ -304,9 +310,21 @@ class RunStore:
         finally:
             connection.close()
             temporary.unlink(missing_ok=True)
+            # A run that came to nothing does not occupy its name.
+            with suppress(OSError):
+                folder.rmdir()
         store = cls.open(path)
         store._connection.execute("PRAGMA journal_mode = WAL")
         return store
+
+    @classmethod
+    def _being_driven(cls, path: Path) -> bool:
+        try:
+            with cls.open(path) as old:
+                return old.driven()
+        except SSLLabError:
+            # Of another version, or broken: nobody of this version drives it.
+            return False
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> RunStore:
@@ -327,7 +345,7 @@ class RunStore:
             mirror = Mirror(path)
             try:
                 connection = connect(mirror.look(), immutable=True)
-            except OSError as error:
+            except (OSError, sqlite3.Error) as error:
                 mirror.close()
                 raise SSLLabError(f"{path} cannot be read: {error}.") from None
         else:
@@ -353,11 +371,13 @@ class RunStore:
         with self._lock:
             try:
                 new = self._mirror.look_again()
-            except OSError as error:
+                if new is not None:
+                    connection = connect(new, immutable=True)
+                    self._connection.close()
+                    self._connection = connection
+                    self._mirror.forget_old()
+            except (OSError, sqlite3.Error) as error:
                 raise SSLLabError(f"{self.path} cannot be read any more: {error}.") from None
-            if new is not None:
-                self._connection.close()
-                self._connection = connect(new, immutable=True)
 
     def close(self) -> None:
         """Closes the file; the store cannot be used any more."""
@@ -405,8 +425,9 @@ class RunStore:
 
     @property
     def name(self) -> str:
-        """The run's name."""
-        return str(self.meta("name"))
+        """The run's name: its folder's, under which it is found, or what a file from elsewhere says."""
+        folder = self.path.parent.name
+        return folder if self.path.name == FILE_NAME and _NAME.fullmatch(folder) else str(self.meta("name"))
 
     def config(self) -> RunConfig:
         """The run's configuration.
@@ -445,7 +466,7 @@ class RunStore:
         *,
         events: int | None = None,
         results: str | os.PathLike[str] | None = None,
-        device: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> RunStore:
         """A new run that has this one's config, seed and record up to a step, and goes on from there by itself.
 
@@ -458,7 +479,7 @@ class RunStore:
             events: knob events seen; default all up to ``step``. With ``event.number - 1`` and the step of an event
                 it is the moment just before that event.
             results: folder of the new run; default that of this one.
-            device: what the new run computes on, where it is not the parent's.
+            settings: of its config that are not the parent's, such as ``device``; none that the numbers depend on.
 
         Raises:
             SSLLabError: the step or the event is not on record, or the moment cannot be reached.
@@ -487,7 +508,9 @@ class RunStore:
             db.execute("ATTACH ? AS parent", (f"{Path(source).as_uri()}?{way}",))
             with transaction(db):
                 _copy_record(db, step, seen)
-                meta = {"parent": asdict(origin), "fingerprints": self.fingerprints()}
+                # Of those on which the parent went on after this moment, the fork knows nothing.
+                made = [f for i, f in enumerate(self.fingerprints()) if i == 0 or f["step"] < step]
+                meta = {"parent": asdict(origin), "fingerprints": made}
                 if seen:
                     meta["seal"] = {"count": seen, "digest": known[seen - 1].digest}
                 db.executemany("INSERT INTO meta VALUES (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
@@ -499,7 +522,7 @@ class RunStore:
             db.execute("DETACH parent")
 
         folder = self.folder.parent if results is None else results_dir(results)
-        config = self.config() if device is None else self.config().model_copy(update={"device": device})
+        config = self.config().model_copy(update=dict(settings or {}))
         child = RunStore.create(name, config, folder, fill=fill)
         keep.hand_on(checkpoints, child.folder)
         return child
@@ -535,9 +558,10 @@ class RunStore:
 
     def status(self) -> Status:
         """What the driver last said."""
-        row = self._rows(f"SELECT {', '.join(_STATUS)} FROM status")[0]
-        said = dict(zip(_STATUS, row, strict=True))
-        return Status(**{**said, "knobs": Knobs.model_validate_json(said["knobs"])})
+        with self._whole("status"):
+            row = self._rows(f"SELECT {', '.join(_STATUS)} FROM status")[0]
+            said = dict(zip(_STATUS, row, strict=True))
+            return _STATUS_TYPE.validate_python({**said, "knobs": Knobs.model_validate_json(said["knobs"])})
 
     def set_status(self, **news: Any) -> None:
         """Writes fields of :class:`Status`, and the heartbeat."""
@@ -641,7 +665,7 @@ class RunStore:
             number, last = db.execute(
                 "SELECT number, digest FROM events UNION ALL SELECT 0, '' ORDER BY number DESC LIMIT 1"
             ).fetchone()
-            number, digest = number + 1, event_digest(last, step, changes)
+            number, digest = number + 1, event_digest(last, step, changes, before, origin)
             db.execute(
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (number, step, time.time(), json.dumps(dict(changes)), json.dumps(dict(before)), origin, digest),
@@ -656,14 +680,22 @@ class RunStore:
             "WHERE number > ? AND step <= ? ORDER BY number",
             (after, 2**62 if until is None else until),
         )
-        return [Event(r[0], r[1], r[2], json.loads(r[3]), json.loads(r[4]), r[5], r[6]) for r in rows]
+        with self._whole("list of knob events"):
+            return [
+                Event(
+                    _STEP.validate_python(r[0]), _STEP.validate_python(r[1]), _NUMBER.validate_python(r[2]),
+                    _KNOBS_TURNED.validate_python(json.loads(r[3])), _KNOBS_TURNED.validate_python(json.loads(r[4])),
+                    str(r[5]), str(r[6]),
+                )
+                for r in rows
+            ]  # fmt: skip
 
     def altered_event(self) -> int | None:
         """Number of the first event that is not as it was logged, or is missing; None if all are as they were."""
         digest = ""
         events = self.events()
         for number, event in enumerate(events, start=1):
-            digest = event_digest(digest, event.step, event.changes)
+            digest = event_digest(digest, event.step, event.changes, event.before, event.origin)
             if event.number != number or event.digest != digest:
                 return number
         seal = self.meta("seal") or {"count": 0, "digest": ""}
@@ -727,7 +759,10 @@ class RunStore:
             "SELECT step, epoch, loss, penalty FROM metrics WHERE step <= ? ORDER BY step DESC LIMIT 1",
             (2**62 if upto is None else upto,),
         )
-        return Metrics(*rows[0]) if rows else None
+        with self._whole("metrics"):
+            return (
+                Metrics(_STEP.validate_python(rows[0][0]), *map(_NUMBER.validate_python, rows[0][1:])) if rows else None
+            )
 
     def losses(self) -> NDArray[np.float64]:
         """Losses of all steps (steps,), for comparing runs."""
@@ -756,17 +791,21 @@ class RunStore:
         At most about ``points`` of each, up to step ``upto``; costs what it gives, not what is stored.
         """
         last = self.last_step()
-        return pyramid.read(self._rows, name, last if upto is None else min(upto, last), points)
+        with self._whole("metrics"):
+            return pyramid.read(self._rows, name, last if upto is None else min(upto, last), points)
 
     def spectra(self, numbers: Sequence[int] | None = None) -> list[SpectrumRecord]:
         """Spectra by their place in the file, or all of them, in the order of steps."""
         where = "" if numbers is None else f" WHERE number IN ({','.join('?' * len(numbers))})"
-        return [_spectrum_record(row) for row in self._rows(f"{_SPECTRA}{where} ORDER BY step", list(numbers or ()))]
+        with self._whole("spectra"):
+            rows = self._rows(f"{_SPECTRA}{where} ORDER BY step", list(numbers or ()))
+            return [_spectrum_record(row) for row in rows]
 
     def newest_spectrum(self, upto: int | None = None) -> SpectrumRecord | None:
         """The spectrum of the latest step that has one, or of the latest up to ``upto``."""
         rows = self._rows(f"{_SPECTRA} WHERE step <= ? ORDER BY step DESC LIMIT 1", (2**62 if upto is None else upto,))
-        return _spectrum_record(rows[0]) if rows else None
+        with self._whole("spectra"):
+            return _spectrum_record(rows[0]) if rows else None
 
     def newest_evaluation(self, kind: str, upto: int | None = None) -> tuple[int, float] | None:
         """(step, accuracy) of the latest evaluation of a kind, or of the latest up to ``upto``."""
@@ -774,7 +813,18 @@ class RunStore:
             "SELECT step, value FROM evaluations WHERE kind = ? AND step <= ? ORDER BY step DESC LIMIT 1",
             (kind, 2**62 if upto is None else upto),
         )
-        return (int(rows[0][0]), float(rows[0][1])) if rows else None
+        with self._whole("evaluations"):
+            return (int(rows[0][0]), float(rows[0][1])) if rows else None
+
+    @contextmanager
+    def _whole(self, what: str) -> Iterator[None]:
+        """What cannot be understood is said to be broken."""
+        try:
+            yield
+        except (ValueError, TypeError, IndexError) as error:
+            # pydantic's words are a page long.
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SSLLabError(f"{self.path} is broken: its {what} cannot be read ({reason}).") from None
 
 
 _SPECTRA = "SELECT number, step, epoch, f, wp, alignment, diagonal, asymmetry, effective_rank FROM spectra"
@@ -807,16 +857,16 @@ def _spectrum_record(row: tuple[Any, ...]) -> SpectrumRecord:
     parts = [np.frombuffer(blob, dtype="<f4").astype(np.float64) for blob in row[3:7]]
     f, wp, alignment, diagonal = parts
     return SpectrumRecord(
-        row[0],
-        row[1],
-        row[2],
+        _STEP.validate_python(row[0]),
+        _STEP.validate_python(row[1]),
+        _NUMBER.validate_python(row[2]),
         Spectrum(
             f_eigenvalues=f,
             wp_eigenvalues=wp,
             alignment=alignment,
             wp_diagonal=diagonal,
-            asymmetry=row[7],
-            effective_rank=row[8],
+            asymmetry=_NUMBER.validate_python(row[7]),
+            effective_rank=_NUMBER.validate_python(row[8]),
         ),
     )
 

@@ -106,10 +106,10 @@ class _Over(Panel):
             self.marks.visible = self.numbers.visible = False
             self._marked = ("", 0)
             return
-        if (view.name, view.events[-1].number) == self._marked:
+        if (view.id, view.events[-1].number) == self._marked:
             return
         shown = view.events[-MARKS:]
-        self._marked = (view.name, shown[-1].number)
+        self._marked = (view.id, shown[-1].number)
         steps = np.array([event.step for event in shown], dtype=float)
         # bqplot takes a single row for one curve of two points: a lone event is drawn twice.
         ends = steps.repeat(2) if len(steps) == 1 else steps

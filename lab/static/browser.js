@@ -134,13 +134,17 @@ export default () => {
     const theme = new MutationObserver(settle);
     theme.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
 
+    let spoken = false;
     const showRun = () => {
       const run = model.get("run");
-      if (!here || !run) return;
+      if (!here || (!run && !spoken)) return;
+      spoken = true;
       const url = new URL(window.location.href);
       // What began the run is in its file; in the address it would begin another one.
       for (const name of ["preset", "dataset", "knobs", "seed"]) url.searchParams.delete(name);
-      url.searchParams.set("run", run);
+      // A file that was dropped here cannot be found again by an address.
+      if (run) url.searchParams.set("run", run);
+      else url.searchParams.delete("run");
       window.history.replaceState(window.history.state, "", url);
     };
     // Followed by a link to the moment that is shown; what Python has not spoken of is left as it is.

@@ -22,7 +22,14 @@ from tests.ssl_lab.conftest import small_config
 STEPS = 200
 
 # Rates at which a tiny network still learns something: what diverges ends, and has nothing more to replay.
-SANE = {"lr": 0.1, "lr_predictor": 0.1, "weight_decay": 0.01, "weight_decay_predictor": 0.01, "freq": 6}
+SANE = {
+    "lr": 0.1,
+    "lr_predictor": 0.1,
+    "symmetry_strength": 1.0,
+    "weight_decay": 0.01,
+    "weight_decay_predictor": 0.01,
+    "freq": 6,
+}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_lab import RunStore, Trainer, keep
+from ssl_lab import RunStore, Trainer, checkpoint, keep
 from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
 from ssl_lab.loop import Pace, drive, plan, resume
 from ssl_lab.store import Command, open_run
@@ -523,3 +523,52 @@ def test_an_f_that_is_not_finite_fails_the_run(make_trainer: Make, tmp_path: Pat
         run.ask("step", {"steps": 5})
         status = wait_for(lambda: (s := run.page.status()).state == "failed" and s)
         assert "not finite" in status.message
+
+
+def test_a_checkpoint_counts_the_turn_of_a_notebook_that_it_holds(make_trainer: Make, tmp_path: Path) -> None:
+    """A fork from it must not have a rule that its record knows nothing of."""
+    trainer = make_trainer()
+    with Driven(trainer, tmp_path) as driven:
+        driven.steps(6)
+        trainer.set(ema=0.5)
+        driven.ask("save")
+        store = driven.page
+        (saved,) = (c for c in keep.kept(store.folder) if c.step == 6 and c.events == 1)
+        state, seen = checkpoint.load_state(saved.path)
+        assert (state["counters"]["knobs"]["ema"], seen) == (0.5, 1)
+        assert [(e.step, e.changes) for e in store.events()] == [(6, {"ema": 0.5})]
+        for other in keep.kept(store.folder):
+            knobs = checkpoint.load_state(other.path)[0]["counters"]["knobs"]
+            assert knobs["ema"] == (0.5 if other.events else 0.996)
+
+
+def test_planned_turns_at_the_step_of_a_cut_are_made_once(make_trainer: Make, tmp_path: Path) -> None:
+    """Also one that changes only a part of what it says: it is counted, not looked for."""
+    turns = [(5, {"ema": 0.996, "lr": 0.1}), (5, {"lr": 0.2})]
+    trainer = make_trainer()
+    with RunStore.create("run", trainer.config, tmp_path) as store:
+        plan(store, turns)
+        drive(trainer, store, owner="train", until=5)
+        again = make_trainer()
+        drive(again, store, owner="train", until=9, events_seen=resume(again, store))
+        assert [(e.step, e.changes) for e in store.events()] == [(5, {"lr": 0.1}), (5, {"lr": 0.2})]
+        assert again.knobs.lr == 0.2
+
+
+def test_a_checkpoint_ahead_of_the_record_is_passed_over(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    with RunStore.create("run", trainer.config, tmp_path) as store:
+        store.send("set", {"ema": 0.5})
+        drive(trainer, store, owner="train", until=4)
+        losses = store.losses().tolist()
+        ahead = make_trainer()
+        drive(ahead, store, owner="train", until=8, events_seen=resume(ahead, store))
+        whole = store.losses().tolist()
+        # The machine lost power: the last moments of the record are gone, the checkpoint is not.
+        with store.transaction() as db:
+            db.execute("DELETE FROM metrics WHERE step > 4")
+        assert keep.kept(store.folder)[-1].step == 8
+        again = make_trainer()
+        drive(again, store, owner="train", until=8, events_seen=resume(again, store))
+        assert store.losses().tolist() == whole
+        assert whole[:4] == losses

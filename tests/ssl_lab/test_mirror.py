@@ -132,3 +132,29 @@ def test_a_file_that_goes_away_is_said(tmp_path: Path, locked: None) -> None:
             look._mirror._due = 0.0  # type: ignore[union-attr]
             with pytest.raises(SSLLabError, match="any more"):
                 look.refresh()
+
+
+def test_a_look_that_failed_loses_nothing_and_is_tried_again(tmp_path: Path, locked: None) -> None:
+    with RunStore.create("run", preset("byol"), tmp_path) as store:
+        store.add_metrics(rows(5))
+        with RunStore.open(store.path, readonly=True) as look:
+            mirror = look._mirror
+            assert mirror is not None
+            store.add_metrics(rows(5, first=6))
+            copy, mirror._copy = mirror._copy, _too_fast  # type: ignore[method-assign]
+            mirror._due = 0.0
+            with pytest.raises(SSLLabError, match="too fast"):
+                look.refresh()
+            # What was shown can still be read, and it is not asked for again at once.
+            assert look.last_step() == 5
+            look.refresh()
+            mirror._copy, mirror._due = copy, 0.0  # type: ignore[method-assign]
+            # The writer has stopped; its last words are seen all the same.
+            look.refresh()
+            assert look.last_step() == 10
+            (kept,) = mirror._old
+        assert not kept.exists()
+
+
+def _too_fast(_: Path) -> Path:
+    raise OSError("it changes too fast to be copied")

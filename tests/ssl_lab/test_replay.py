@@ -72,13 +72,27 @@ def test_a_replay_that_diverges_is_not_the_same(recorded: Path, capsys: pytest.C
     """Without the event that tamed it, a run may not get to its end at all."""
     alter(recorded, """UPDATE events SET changes = '{"ema": 0.5, "lr": 100, "weight_decay": 1}' WHERE number = 3""")
     assert cli.main(["replay", "run", "--results", str(recorded)]) == cli.DIFFERENT
-    assert "the replay diverges, which the record does not" in capsys.readouterr().out
+    assert "the replay cannot go on, which the record could" in capsys.readouterr().out
     with open_run("run", recorded, readonly=True) as store:
         report = replay(store)
     assert report.broke_off is not None
     assert report.first_difference is not None
     assert 22 < report.first_difference <= report.broke_off == report.steps + 1 <= 60
     assert 0 < report.spectra < 17
+
+
+def test_an_event_that_no_trainer_takes_is_an_altered_one(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alter(recorded, """UPDATE events SET changes = '{"lr": -5}' WHERE number = 3""")
+    assert cli.main(["replay", "run", "--results", str(recorded)]) == cli.DIFFERENT
+    assert "knob event 3 is missing or not as it was logged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("column", ["before", "origin", "step"])
+def test_all_of_an_event_is_sealed(column: str, recorded: Path) -> None:
+    value = {"before": """'{"ema": 0.9, "lr": 0.1}'""", "origin": "'nobody'", "step": "21"}[column]
+    alter(recorded, f"UPDATE events SET {column} = {value} WHERE number = 3")
+    with open_run("run", recorded, readonly=True) as store:
+        assert store.altered_event() == 3
 
 
 def test_an_altered_record_is_told_from_another_machine(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
