@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -23,8 +20,10 @@ import tyro
 from ssl_lab import __version__
 from ssl_lab.config import PRESETS, RunConfig, parse_assignment, parse_knobs, preset
 from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError
+from ssl_lab.interrupt import Interruptible
 from ssl_lab.keep import LIMIT
 from ssl_lab.mirror import writable
+from ssl_lab.reproduce.command import Reproduce
 from ssl_lab.store import FILE_NAME, RunStore, check_name, free_name, list_runs, open_run, results_dir
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ class Train:
         seen = resume(trainer, store) if self.resume else 0
         goal = store.meta(GOAL)
         until = (trainer.config.epochs or 0) * trainer.steps_per_epoch if goal is None else int(goal)
-        with _Progress(trainer, until) as progress, _interruptible() as stop:
+        with _Progress(trainer, until) as progress, Interruptible() as stop:
             state = drive(
                 trainer, store, owner="train", until=until, events_seen=seen, stop=stop, on_record=progress.update
             )
@@ -563,6 +562,7 @@ Subcommand = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Fork, tyro.conf.subcommand("fork")]
     | Annotated[Watch, tyro.conf.subcommand("watch")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[App, tyro.conf.subcommand("app")]
 )
 
@@ -576,7 +576,7 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"ssl-lab {__version__}")
         return 0
-    command: Train | Test | Runs | Replay | Export | Fork | App | Watch = tyro.cli(
+    command: Train | Test | Runs | Replay | Export | Fork | App | Watch | Reproduce = tyro.cli(
         Subcommand,
         prog="ssl-lab", args=words, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
@@ -680,29 +680,6 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-
-
-class _interruptible:
-    """Turns the first Ctrl-C (or SIGTERM) into a request to stop at the next step; a second one is a Ctrl-C."""
-
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-
-    def __enter__(self) -> threading.Event:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self._stop
-
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if self._stop.is_set():
-            raise KeyboardInterrupt
-        self._stop.set()
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

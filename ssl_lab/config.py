@@ -410,7 +410,7 @@ class RunConfig(BaseModel):
     )
     image_size: int | None = Field(
         default=None, ge=8, le=512,
-        description="Height and width in pixels that a folder's images are brought to; None for 32.",
+        description="Height and width in pixels that the images are brought to; None for their own, of a folder 32.",
     )  # fmt: skip
     train_limit: int | None = Field(
         default=None, ge=2, description="Train on this many images, an even share of each class; None for all."

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from ssl_lab.config import DATASETS, FOLDER, DatasetInfo, RunConfig
 from ssl_lab.errors import DataError
@@ -82,9 +83,31 @@ def load_dataset(config: RunConfig) -> Dataset:
         DataError: the data is missing, broken or cannot be fetched; the message says what, where and what to do.
     """
     name = config.dataset
-    if name in _READERS:
-        return _READERS[name](config)
-    return _load_folder(config)
+    if name not in _READERS:
+        return _load_folder(config)
+    data = _READERS[name](config)
+    size = config.image_size
+    return data if size is None or size == data.info.image_size else _resized(data, size)
+
+
+def _resized(data: Dataset, size: int) -> Dataset:
+    """The same images ``size`` pixels wide and high, by antialiased bilinear interpolation."""
+    made: dict[int, Split] = {}
+
+    def resized(split: Split) -> Split:
+        # The labelled images may be the training images themselves.
+        if id(split) not in made:
+            parts = [
+                functional.interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().byte()
+                for part in torch.split(split.images, 1000)
+            ]
+            made[id(split)] = Split(torch.cat(parts), split.labels)
+        return made[id(split)]
+
+    info = dataclasses.replace(data.info, image_size=size)
+    return dataclasses.replace(
+        data, info=info, train=resized(data.train), labelled=resized(data.labelled), test=resized(data.test)
+    )
 
 
 # ---------------------------------------------------------------- digits
@@ -154,17 +177,22 @@ def _load_cifar10(config: RunConfig) -> Dataset:
 def _load_stl10(config: RunConfig) -> Dataset:
     from torchvision.datasets import STL10
 
-    def read(folder: Path) -> tuple[Split, Split, list[str]]:
-        # One after the other, so that torchvision's own copies of the 2.9 GB are gone in between.
-        train_set = STL10(folder, split="train+unlabeled", download=True)
-        train = _split(_row_major(train_set.data), train_set.labels)
-        classes = list(getattr(train_set, "classes", [])) or list(_STL10_CLASSES)
-        del train_set
-        test_set = STL10(folder, split="test", download=True)
-        return train, _split(_row_major(test_set.data), test_set.labels), classes
-
     folder = _data_folder(config)
     inside = folder / STL10.base_folder
+
+    def read(folder: Path) -> tuple[Split, Split, list[str]]:
+        # This has torchvision fetch and check all files; of the large ones it would make two copies.
+        test_set = STL10(folder, split="test", download=True)
+        classes = list(getattr(test_set, "classes", [])) or list(_STL10_CLASSES)
+        test = _split(np.ascontiguousarray(test_set.data), test_set.labels)
+        parts = [_stl10_images(inside / name) for name in ("train_X.bin", "unlabeled_X.bin")]
+        known = np.fromfile(inside / "train_y.bin", dtype=np.uint8).astype(np.int64) - 1
+        if len(known) != len(parts[0]):
+            raise ValueError(f"{len(parts[0])} images and {len(known)} labels do not make a set")
+        labels = np.concatenate([known, np.full(len(parts[1]), -1)])
+        kept = _even_share(torch.from_numpy(labels), config.train_limit).numpy()
+        return _split(_streamed(parts, kept), labels[kept]), test, classes
+
     source = _Source(
         info=DATASETS["stl10"],
         page="https://cs.stanford.edu/~acoates/stl10/",
@@ -173,11 +201,29 @@ def _load_stl10(config: RunConfig) -> Dataset:
         parts=tuple((inside / name, md5) for name, md5 in (*STL10.train_list, *STL10.test_list)),
     )
     train, test, classes = _fetched(source, read)
-    train, test = _limited(train, config.train_limit), _limited(test, config.test_limit)
     # The labelled images come first, so that they are a part of the same memory.
     count = int((train.labels >= 0).sum())
     labelled = Split(train.images[:count], train.labels[:count])
-    return _dataset(source.info, train, labelled, test, classes)
+    return _dataset(source.info, train, labelled, _limited(test, config.test_limit), classes)
+
+
+def _stl10_images(path: Path) -> _Bytes:
+    """The images of a file (N, 3, 96, 96), in rows of pixels, none of it read yet: the file has columns."""
+    mapped = np.memmap(path, dtype=np.uint8, mode="r")
+    return mapped.reshape(-1, 3, 96, 96).swapaxes(2, 3)
+
+
+def _streamed(parts: Sequence[_Bytes], kept: npt.NDArray[np.int64]) -> _Bytes:
+    """The images of these ascending places of the parts one after the other, in one new array, little by little."""
+    images = np.empty((len(kept), *parts[0].shape[1:]), dtype=np.uint8)
+    first = 0
+    for part in parts:
+        places = np.flatnonzero((kept >= first) & (kept < first + len(part)))
+        for start in range(0, len(places), 500):
+            chunk = places[start : start + 500]
+            images[chunk] = part[kept[chunk] - first]
+        first += len(part)
+    return images
 
 
 def _load_fashion_mnist(config: RunConfig) -> Dataset:
@@ -285,20 +331,6 @@ def _is_broken(path: Path, md5: str | None) -> bool:
         return len(shape) != head[3] or path.stat().st_size != 4 + 4 * head[3] + int(np.prod(shape, dtype=np.int64))
     except (OSError, ValueError):
         return True
-
-
-def _row_major(images: _Bytes) -> _Bytes:
-    """STL-10's images, kept column by column in the file, turned in place to rows of pixels.
-
-    torchvision only exchanges the axes, and a copy of the whole set in the usual order would take another 2.9 GB.
-    """
-    columns = images.swapaxes(2, 3)
-    if not (columns.flags.c_contiguous and columns.flags.writeable and columns.shape[2] == columns.shape[3]):
-        return np.ascontiguousarray(images)
-    for start in range(0, len(columns), 1000):
-        chunk = columns[start : start + 1000]
-        chunk[:] = chunk.swapaxes(2, 3).copy()
-    return columns
 
 
 # ---------------------------------------------------------------- a folder of images

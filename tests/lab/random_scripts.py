@@ -23,9 +23,9 @@ STEPS = 200
 
 # Rates at which a tiny network still learns something: what diverges ends, and has nothing more to replay.
 SANE = {
-    "lr": 0.1,
-    "lr_predictor": 0.1,
-    "symmetry_strength": 1.0,
+    "lr": 0.05,
+    "lr_predictor": 0.05,
+    "symmetry_strength": 0.2,
     "weight_decay": 0.01,
     "weight_decay_predictor": 0.01,
     "freq": 6,

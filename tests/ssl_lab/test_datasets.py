@@ -22,7 +22,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, STL10, FashionMNIST
 
 import ssl_lab.datasets
-from ssl_lab.config import FOLDER, RunConfig
+from ssl_lab.config import FOLDER, RunConfig, preset
 from ssl_lab.datasets import Dataset, load_dataset
 from ssl_lab.errors import DataError
 
@@ -255,6 +255,55 @@ def test_a_limit_on_stl10_takes_labelled_images_first(tmp_path: Path, monkeypatc
     assert len(data.labelled) == 20
     assert load("stl10", data_dir=str(tmp_path), train_limit=10).labelled.labels.tolist() == list(range(10))
     assert data.classes[0] == "airplane"
+
+
+def test_stl10_is_streamed_into_one_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real files are 2.9 GB: what is read must not be in memory twice, and what is not used not at all."""
+    import tracemalloc
+
+    write_stl10(tmp_path, monkeypatch)
+    more = tmp_path / "stl10_binary" / "unlabeled_X.bin"
+    images = noise(2500, 3, 96, 96, seed=5)
+    images.swapaxes(2, 3).tofile(more)
+    monkeypatch.setattr(
+        STL10, "train_list", [[n, md5(more) if n == more.name else digest] for n, digest in STL10.train_list]
+    )
+    load("stl10", data_dir=str(tmp_path), train_limit=30)
+    sizes = {}
+    for limit in (None, 100):
+        tracemalloc.start()
+        data = load("stl10", data_dir=str(tmp_path), train_limit=limit)
+        sizes[limit] = tracemalloc.get_traced_memory()[1] / data.train.images[:1].numel()
+        tracemalloc.stop()
+        assert np.array_equal(data.train.images[20:].numpy(), images[: len(data.train) - 20])
+        del data
+    # In images: the set itself, a piece of 500 on its way, and the test images.
+    assert sizes[None] < 2520 + 700
+    assert sizes[100] < 100 + 300
+
+
+def test_stl10_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """96x96 pixels, the large stem, blur, no normalisation: trained on all, probed on the labelled."""
+    from dataclasses import replace
+
+    from ssl_lab import Trainer
+    from ssl_lab.evaluation import SEED_PROBE, linear_probe
+
+    write_stl10(tmp_path, monkeypatch)
+    config = preset("directpred", dataset="stl10", data_dir=str(tmp_path), width=4, batch_size=16, device="cpu")
+    trainer = Trainer(config)
+    assert (config.stem, config.encoder, trainer.steps_per_epoch) == ("large-image", "resnet18", 3)
+    recipe = trainer.dataset.info.recipe
+    assert (recipe.blur_taps, recipe.mean, recipe.jitter) == (9, None, (0.8, 0.8, 0.8, 0.2))
+    losses = [trainer.step().loss for _ in range(3)]
+    assert all(-2 <= loss <= 2 for loss in losses)
+    data = trainer.dataset
+    found = linear_probe(
+        trainer.features(data.labelled.images), data.labelled.labels, trainer.features(data.test.images),
+        data.test.labels, replace(SEED_PROBE, epochs=2), seed=0, num_classes=10,
+    )  # fmt: skip
+    assert 0 <= found.accuracy_last <= 1
+    assert trainer.features(data.labelled.images).shape == (20, 32)
 
 
 def test_a_truncated_stl10_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -573,3 +622,16 @@ def test_a_full_disk_leaves_no_half_written_cache(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(np, "savez", full)
     load(tmp_path / "set")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_images_are_brought_to_another_size() -> None:
+    whole, small = (load_dataset(preset("byol", train_limit=50, test_limit=20, image_size=size)) for size in (None, 16))
+    assert small.info.image_size == 16
+    assert small.train.images.shape == (50, 1, 16, 16)
+    assert small.train.images.dtype == torch.uint8
+    assert small.labelled is small.train
+    assert torch.equal(small.train.labels, whole.train.labels)
+    # The same pictures: averaged back they differ by the interpolation only.
+    back = torch.nn.functional.avg_pool2d(small.test.images.float(), 2)
+    both = torch.stack([back.flatten(), whole.test.images.float().flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.97

@@ -1,0 +1,199 @@
+"""``ssl-lab reproduce``: what the command line says, and the lines it prints while a study goes on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ssl_lab.config import DATASETS
+from ssl_lab.errors import ConfigError
+from ssl_lab.interrupt import Interruptible
+from ssl_lab.reproduce.rows import SCALES, Job, Scale, chosen, jobs
+from ssl_lab.store import results_dir
+
+if TYPE_CHECKING:
+    from ssl_lab.reproduce.study import Progress
+
+INTERRUPTED = 130
+"""Exit status of a study that was cut; the same command goes on with it."""
+FAILED = 1
+"""Exit status of a study of which some runs cannot be had."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Train and probe every configuration of the papers' tables and figures, and write one report.
+
+    table1: two-layer predictors; figure1: one-layer predictors with and without EMA; figure2 to figure4: eigenspaces of
+    BYOL, SimSiam, and symmetric SimSiam with other rates; table2: the family of directly set predictors; theory: the
+    linear model. What is done is not done again, and what was cut goes on where it was.
+    """
+
+    items: tyro.conf.Positional[tuple[str, ...]] = ("all",)
+    """What to reproduce: table1, figure1, figure2, figure3, figure4, table2, theory, all."""
+    dataset: str = "cifar10"
+    """A data set by name, or the path of a folder of images."""
+    data: str | None = None
+    """Which published numbers stand beside: cifar10 or stl10; default the data set's name. A folder of CIFAR-10 as
+    JPEGs is --dataset FOLDER --data cifar10."""
+    scale: str = "paper"
+    """paper, or small: the same study at a size for two cores."""
+    seeds: int | None = None
+    """Runs of each configuration; default 3, small 2."""
+    epochs: int | None = None
+    """Epochs of pre-training; default 101, small 6."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    workers: int | None = None
+    """Runs at once; default 1, small one for each core."""
+    minutes: float | None = None
+    """Stop after so many minutes, to be gone on with by the same command."""
+    reference: tuple[str, ...] = ()
+    """Recorded eigenspaces to lay over: FILE.npz whose name ends with a row's, or ROW=FILE.npz."""
+    out: str | None = None
+    """Folder of the study; default reproduce-DATASET-SCALE in the results folder."""
+    data_dir: str | None = None
+    """Folder for downloads; default SSL_LAB_DATA or ./data."""
+    report_only: Annotated[bool, tyro.conf.arg(help="Write the report of what is there, and train nothing.")] = False
+
+    def run(self) -> int:
+        """Trains, probes and reports; gives the exit status."""
+        from ssl_lab.reproduce.reference import read_reference
+        from ssl_lab.reproduce.report import write_report
+
+        items = chosen(self.items)
+        scale = self._scale()
+        dataset = str(Path(self.dataset).expanduser().absolute()) if Path(self.dataset).is_dir() else self.dataset
+        needed = jobs(
+            items, scale, dataset=dataset, seeds=scale.seeds, epochs=scale.epochs, device=self.device,
+            data_dir=self.data_dir,
+        )  # fmt: skip
+        references = [read_reference(word) for word in self.reference]
+        name = Path(dataset).name
+        folder = results_dir(None) / f"reproduce-{name}-{scale.name}" if self.out is None else Path(self.out)
+        failures: dict[str, str] = {}
+        status = 0
+        if not self.report_only:
+            status = self._train(needed, folder, scale, failures)
+        folder.mkdir(parents=True, exist_ok=True)
+        page, text = write_report(
+            folder, items, needed, scale, dataset=self.data or name, data_note=self._note(dataset),
+            references=references, failures=failures,
+        )  # fmt: skip
+        for run, why in failures.items():
+            print(f"{run} could not be had: {why}", file=sys.stderr)
+        print(f"Report: {page} and {text}")
+        return status
+
+    def _scale(self) -> Scale:
+        if self.scale not in SCALES:
+            raise ConfigError(f"There is no scale {self.scale!r}. There are: {', '.join(SCALES)}.")
+        scale = SCALES[self.scale]
+        for name, value in (("seeds", self.seeds), ("epochs", self.epochs), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} takes a whole number from 1 on, and not {value}.")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ConfigError(f"--minutes takes a number above 0, and not {self.minutes:g}.")
+        if self.data is not None and self.data not in DATASETS:
+            raise ConfigError(f"There are no published numbers of {self.data!r}. There are of: cifar10, stl10.")
+        return replace(scale, seeds=self.seeds or scale.seeds, epochs=self.epochs or scale.epochs)
+
+    def _note(self, dataset: str) -> str:
+        if dataset in DATASETS:
+            return DATASETS[dataset].title
+        note = f"a folder of images, {Path(dataset).name}"
+        if self.data is not None:
+            note += (
+                f", taken for {DATASETS[self.data].title}; if its images were compressed with losses, expect a point "
+                "or two less than in print, and look at the supervised row for what these images allow"
+            )
+        return note
+
+    def _train(self, needed: Sequence[Job], folder: Path, scale: Scale, failures: dict[str, str]) -> int:
+        from ssl_lab.reproduce.study import run_study
+
+        workers = self.workers or ((os.cpu_count() or 1) if scale.name == "small" else 1)
+        deadline = None if self.minutes is None else time.time() + 60 * self.minutes
+        with Interruptible() as stop, _Lines(needed) as lines:
+            whole = run_study(
+                needed, folder, workers=workers, probe_epochs=scale.probe_epochs, deadline=deadline, stop=stop,
+                on_change=lines.show, on_failure=lambda job, why: failures.update({job.name: why}),
+            )  # fmt: skip
+        if failures:
+            return FAILED
+        if not whole:
+            print("Stopped before the end; nothing is lost. The same command goes on.")
+            return INTERRUPTED
+        return 0
+
+
+class _Lines:
+    """Bars for the whole and for each run under way, with the time left; in a log file a line for each run."""
+
+    def __init__(self, needed: Sequence[Job]) -> None:
+        from tqdm import tqdm
+
+        self._terminal = sys.stderr.isatty()
+        self._of = len(needed)
+        self._bar: Any = tqdm(
+            total=1, desc="whole study", unit="step", dynamic_ncols=True, mininterval=0.5, disable=not self._terminal
+        )
+        self._runs: dict[str, Any] = {}
+        self._tqdm = tqdm
+        self._said: set[str] = set()
+        self._begun, self._first = time.monotonic(), -1
+        self._before: dict[str, int] = {}
+
+    def show(self, runs: list[Progress]) -> None:
+        """Called twice a second."""
+        total, done = sum(p.of for p in runs), sum(p.of if p.done else min(p.steps, p.of) for p in runs)
+        if self._first < 0:
+            self._first = done
+            self._said = {p.job.name for p in runs if p.done}
+            self._before = {p.job.name: p.steps for p in runs}
+            # What was there before says nothing of how fast it goes.
+            self._bar.initial = self._bar.n = done
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+        finished = sum(p.done for p in runs)
+        self._bar.set_postfix_str(f"{finished} of {len(runs)} runs", refresh=False)
+        for p in runs:
+            moving = not p.done and p.steps != self._before.get(p.job.name, 0)
+            if moving and self._terminal:
+                self._bar_of(p).update(p.steps - self._bar_of(p).n)
+            if p.done and p.job.name not in self._said:
+                self._said.add(p.job.name)
+                if p.job.name in self._runs:
+                    self._runs.pop(p.job.name).close()
+                if not self._terminal:
+                    print(f"[{finished}/{len(runs)}] {p.job.name}: done; {self._left(total, done)}", flush=True)
+
+    def _bar_of(self, p: Progress) -> Any:
+        name = p.job.name
+        if name not in self._runs:
+            free = next(i for i in range(1, 100) if all(bar.pos != -i for bar in self._runs.values()))
+            start = self._before.get(name, 0)
+            self._runs[name] = self._tqdm(
+                total=p.of, initial=start, desc=name, unit="step", leave=False, position=free, dynamic_ncols=True
+            )
+        return self._runs[name]
+
+    def _left(self, total: int, done: int) -> str:
+        gone, since = time.monotonic() - self._begun, done - self._first
+        if since <= 0:
+            return "the time left is not known yet"
+        return f"about {gone * (total - done) / since / 60:.0f} min left"
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for bar in (*self._runs.values(), self._bar):
+            bar.close()
