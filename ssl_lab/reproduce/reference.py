@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 ARRAYS = ("epoch", "f_eigenvalues", "wp_eigenvalues", "alignment", "asymmetry")
 """What a reference file holds: (T,), three of (T, d), (T,). Column i of ``alignment`` belongs to column i of
-``f_eigenvalues``; the columns need not be in order."""
+``f_eigenvalues``; the columns need not be in order. ``asymmetry`` may have one entry more, of the run's very end."""
 
 LARGEST = 64_000_000
 """Bytes of a reference file above which it is none."""
@@ -98,6 +98,8 @@ def read_reference(word: str) -> Reference:
 
 def _in_order(row: str, arrays: dict[str, Array], path: Path) -> Reference:
     epochs, f = arrays["epoch"], arrays["f_eigenvalues"]
+    if arrays["asymmetry"].shape == (len(epochs) + 1,):
+        arrays["asymmetry"] = arrays["asymmetry"][:-1]
     shapes = {"f_eigenvalues": f.shape, "wp_eigenvalues": f.shape, "alignment": f.shape, "asymmetry": epochs.shape}
     for name, shape in shapes.items():
         if f.ndim != 2 or len(f) != len(epochs) or arrays[name].shape != shape:

@@ -94,7 +94,7 @@ def write_reference(path: Path, d: int = 8) -> dict[str, np.ndarray]:
 
 def test_a_reference_is_put_in_order(tmp_path: Path) -> None:
     path = tmp_path / "seed-eigenspace-byol-symmetric.npz"
-    write_reference(path)
+    arrays = write_reference(path)
     found = read_reference(str(path))
     assert found.row == "byol-symmetric"
     assert read_reference(f"byol={path}").row == "byol"
@@ -102,6 +102,9 @@ def test_a_reference_is_put_in_order(tmp_path: Path) -> None:
     # A cosine belongs to its eigenvalue.
     assert found.alignment[2].tolist() == [0.95] * 4 + [0.2] * 4
     assert found.aligned.tolist() == [4, 4, 4]
+    longer = arrays | {"asymmetry": np.append(arrays["asymmetry"], 0.05)}
+    np.savez(path, **longer)
+    assert read_reference(str(path)).asymmetry.tolist() == arrays["asymmetry"].tolist()
     share = 2.0 ** -np.arange(8) / np.sum(2.0 ** -np.arange(8))
     assert found.effective_rank[0] == pytest.approx(np.exp(-np.sum(share * np.log(share))))
 
