@@ -298,24 +298,13 @@ def draw_eigenspace(store: RunStore) -> Path:
     Raises:
         RunMissingError: no spectrum was recorded.
     """
-    import numpy as np
-
-    from ssl_lab.figures import eigenspace_figure, save_figure
+    from ssl_lab.figures import save_figure, spectra_figure
 
     # Of the spectra that a page asked for in between, the figure shows those at the ends of epochs.
     records = [r for r in store.spectra() if abs(r.epoch - round(r.epoch)) < 1e-9]
     if not records:
         raise RunMissingError(f"The run {store.name!r} has not come to the end of an epoch; there is nothing to draw.")
-    spectra = [r.spectrum for r in records]
-    figure = eigenspace_figure(
-        [r.epoch for r in records],
-        np.stack([s.f_eigenvalues for s in spectra]),
-        np.stack([s.wp_eigenvalues for s in spectra]),
-        np.stack([s.alignment for s in spectra]),
-        np.array([s.asymmetry for s in spectra]),
-        np.array([s.effective_rank for s in spectra]),
-        title=store.name,
-    )
+    figure = spectra_figure([r.epoch for r in records], [r.spectrum for r in records], title=store.name)
     path = store.folder / "eigenspace.png"
     save_figure(figure, path)
     return path

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from ssl_lab.errors import SSLLabError
+from ssl_lab.spectrum import Spectrum
 
 Array = NDArray[np.float64]
 
@@ -102,6 +103,20 @@ def eigenspace_figure(
     if last == first:
         bar.set_ticks([float(last)])
     return figure
+
+
+def spectra_figure(epochs: Sequence[float], spectra: Sequence[Spectrum], *, title: str, every: int = 5) -> Figure:
+    """:func:`eigenspace_figure` of the spectra at some epochs, both (T,)."""
+    return eigenspace_figure(
+        epochs,
+        np.stack([s.f_eigenvalues for s in spectra]),
+        np.stack([s.wp_eigenvalues for s in spectra]),
+        np.stack([s.alignment for s in spectra]),
+        np.array([s.asymmetry for s in spectra]),
+        np.array([s.effective_rank for s in spectra]),
+        title=title,
+        every=every,
+    )
 
 
 def shown_records(epochs: ArrayLike, every: int) -> list[int]:

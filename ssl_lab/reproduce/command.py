@@ -65,8 +65,9 @@ class Reproduce:
 
     def run(self) -> int:
         """Trains, probes and reports; gives the exit status."""
-        from ssl_lab.reproduce.reference import read_reference
+        from ssl_lab.reproduce.reference import distances, read_reference
         from ssl_lab.reproduce.report import write_report
+        from ssl_lab.reproduce.results import read_outcome
 
         items = chosen(self.items)
         scale = self._scale()
@@ -87,6 +88,17 @@ class Reproduce:
             folder, items, needed, scale, dataset=self.data or name, data_note=self._note(dataset),
             references=references, failures=failures,
         )  # fmt: skip
+        for reference in references:
+            job = next((job for job in needed if job.row == reference.row), None)
+            outcome = None if job is None else read_outcome(job, folder)
+            if outcome is not None and outcome.spectra:
+                print(f"{outcome.job.name} beside its reference:")
+                for d in distances(outcome.spectra, reference):
+                    print(
+                        f"  epoch {d.epoch:g}: aligned {d.aligned[0]} ({d.aligned[1]}), effective rank "
+                        f"{d.effective_rank[0]:.1f} ({d.effective_rank[1]:.1f}), asymmetry {d.asymmetry[0]:.3f} "
+                        f"({d.asymmetry[1]:.3f})"
+                    )
         for run, why in failures.items():
             print(f"{run} could not be had: {why}", file=sys.stderr)
         print(f"Report: {page} and {text}")

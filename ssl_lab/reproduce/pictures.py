@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssl_lab.figures import eigenspace_figure
+from ssl_lab.figures import spectra_figure
 from ssl_lab.reproduce.published import Published
 from ssl_lab.reproduce.reference import Reference
 from ssl_lab.reproduce.results import Outcome, Seeds
@@ -27,14 +27,9 @@ _WITH, _WITHOUT, _PRINT = "#0072B2", "#E69F00", "#222222"
 def eigenspace(outcome: Outcome, title: str, reference: Reference | None) -> Figure:
     """The four panels of a run; what is known of it from elsewhere is laid over as dotted black curves."""
     records = outcome.spectra
-    spectra = [record.spectrum for record in records]
-    figure = eigenspace_figure(
+    figure = spectra_figure(
         [record.epoch for record in records],
-        np.stack([s.f_eigenvalues for s in spectra]),
-        np.stack([s.wp_eigenvalues for s in spectra]),
-        np.stack([s.alignment for s in spectra]),
-        np.array([s.asymmetry for s in spectra]),
-        np.array([s.effective_rank for s in spectra]),
+        [record.spectrum for record in records],
         title=title,
         every=EVERY if len(records) > 2 * EVERY else 1,
     )

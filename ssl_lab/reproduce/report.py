@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ssl_lab import __version__
 from ssl_lab.reproduce import pictures
+from ssl_lab.reproduce.findings import findings
 from ssl_lab.reproduce.published import REUSED, Protocol, published
 from ssl_lab.reproduce.reference import Reference, distances
 from ssl_lab.reproduce.results import Outcome, Seeds, over_seeds, read_outcome
@@ -100,6 +101,11 @@ def write_report(
             outcomes.setdefault(job.row, []).append(outcome)
     document = Document("The papers again: a report of ssl-lab")
     _preface(document, jobs, outcomes, scale, data_note, failures or {})
+    shown = findings(outcomes, papers=dataset == "cifar10" and scale.name == "paper")
+    if shown:
+        document.parts.append(Heading("What must show"))
+        lines = [[f.claim, f.found, "shows" if f.holds else "DOES NOT SHOW"] for f in shown]
+        document.parts.append(Table(("what", "found", ""), lines))
     by_row = {reference.row: reference for reference in references}
     compared = dataset if scale.name == "paper" else ""
     for item in items:

@@ -22,8 +22,6 @@ from ssl_lab.reproduce.rows import Job
 from ssl_lab.reproduce.study import SUPERVISED
 from ssl_lab.trainer import resolve_device, stream_seed
 
-EPOCHS = 30
-"""Passes; a ResNet-18 is within a point of its best by then, and the ceiling is no row to be tuned."""
 LR, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
 
 
@@ -49,7 +47,8 @@ def supervised(job: Job, folder: Path, data: Dataset, stop: threading.Event) -> 
     optimiser = SGD([*network.encoder.parameters(), *head.parameters()], MOMENTUM)
     optimiser.decay = DECAY
     steps_per_epoch = max(1, len(images) // config.batch_size)
-    steps = EPOCHS * steps_per_epoch
+    epochs = config.epochs or 1
+    steps = epochs * steps_per_epoch
     views = torch.Generator(device=device)
     for step in range(steps):
         if stop.is_set():
@@ -68,7 +67,7 @@ def supervised(job: Job, folder: Path, data: Dataset, stop: threading.Event) -> 
     accuracy = _accuracy(network, head, data, device)
     _keep(
         folder / job.name / SUPERVISED,
-        {"accuracy": accuracy, "epochs": EPOCHS, "seconds": time.perf_counter() - begun, "config": config.model_dump()},
+        {"accuracy": accuracy, "epochs": epochs, "seconds": time.perf_counter() - begun, "config": config.model_dump()},
     )
     return ""
 

@@ -14,13 +14,15 @@ import pytest
 from ssl_lab import cli
 from ssl_lab.config import presets
 from ssl_lab.errors import ConfigError, DataError
+from ssl_lab.reproduce.findings import findings
 from ssl_lab.reproduce.published import PUBLISHED, published
 from ssl_lab.reproduce.reference import distances, read_reference
-from ssl_lab.reproduce.results import Seeds, over_seeds, read_outcome
+from ssl_lab.reproduce.results import Outcome, Seeds, over_seeds, read_outcome
 from ssl_lab.reproduce.rows import ITEMS, PAPER, ROWS, SMALL, Job, chosen, jobs
 from ssl_lab.reproduce.study import look, run_job, run_study
 from ssl_lab.reproduce.theory_check import checks
-from ssl_lab.store import open_run
+from ssl_lab.spectrum import Spectrum
+from ssl_lab.store import SpectrumRecord, open_run
 
 LESSONS = {"no-predictor", "no-stop-gradient"}
 
@@ -60,7 +62,7 @@ def test_the_jobs_of_the_paper() -> None:
     assert by_name["directcopy-none-seed0"].knobs.norm == "none"
     assert by_name["optimal-seed0"].knobs.predictor == "optimal"
     assert by_name["directpred-centred-seed0"].knobs.centred
-    assert by_name["untrained-seed0"].epochs == 0
+    assert (by_name["untrained-seed0"].epochs, by_name["supervised-seed0"].epochs) == (0, 30)
     assert {job.row for job in made(["figure3"])} == {"untrained", "supervised", "simsiam", "simsiam-symmetric"}
     assert made(["theory"]) == []
     small = {job.name: job.config for job in made(["table1"], SMALL)}
@@ -156,6 +158,7 @@ def test_a_study_from_nothing_to_its_report(tmp_path: Path, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert "[8/8]" in out
     assert "min left" in out
+    assert re.search(r"^  epoch 2: aligned \d+ \(4\), effective rank ", out, re.MULTILINE)
     folder = tmp_path / "s"
     text, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
     for row in ("byol", "byol-symmetric"):
@@ -288,3 +291,40 @@ def test_what_cannot_be_is_said(
     assert cli.main(["reproduce", *words, "--out", str(tmp_path / "s")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+
+
+def outcome(row: str, probe: float, rank: float = 5.0, aligned: tuple[int, ...] = (1, 2, 3)) -> Outcome:
+    """A run that came to these numbers."""
+    d = 8
+    spectra = [
+        SpectrumRecord(
+            i + 1, 10 * (i + 1), float(i + 1),
+            Spectrum(
+                f_eigenvalues=np.ones(d), wp_eigenvalues=np.ones(d), alignment=np.array([0.95] * n + [0.0] * (d - n)),
+                wp_diagonal=np.ones(d), asymmetry=0.0, effective_rank=rank,
+            ),
+        )
+        for i, n in enumerate(aligned)
+    ]  # fmt: skip
+    (job,) = (job for job in made(["all"], seeds=1) if job.row == row)
+    return Outcome(job=job, probe=probe, authors_best=probe + 1, spectra=spectra, cost={})
+
+
+def test_what_must_show_is_decided_by_the_numbers() -> None:
+    good = {
+        "untrained": [outcome("untrained", 40.0)], "directpred": [outcome("directpred", 84.0)],
+        "byol-one-layer": [outcome("byol-one-layer", 83.6)], "simsiam": [outcome("simsiam", 79.0)],
+        "simsiam-symmetric": [outcome("simsiam-symmetric", 20.0, rank=1.1)],
+        "byol": [outcome("byol", 84.0, aligned=(1, 2, 4)), outcome("byol", 84.0, aligned=(2, 2, 4))],
+    }  # fmt: skip
+    assert all(f.holds for f in findings(good, papers=True))
+    assert len(findings(good, papers=True)) == 7
+    assert len(findings(good, papers=False)) == 4
+    for row, worse in (
+        ("directpred", outcome("directpred", 44.0)),
+        ("simsiam", outcome("simsiam", 79.0, rank=1.2)),
+        ("simsiam-symmetric", outcome("simsiam-symmetric", 79.0, rank=4.0)),
+        ("byol", outcome("byol", 84.0, aligned=(3, 2, 1))),
+    ):
+        assert not all(f.holds for f in findings({**good, row: [worse]}, papers=False)), row
+    assert findings({}, papers=True) == []
