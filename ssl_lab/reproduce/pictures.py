@@ -86,7 +86,8 @@ def bars(
             if known is not None:
                 axis.hlines(known.accuracy, x - width / 2, x + width / 2, color=_PRINT, linestyle=(0, (2, 1)))
         axis.bar(0, 0, color=colour, label=label)
-    axis.hlines([], 0, 0, color=_PRINT, linestyle=(0, (2, 1)), label="published")
+    if printed:
+        axis.hlines([], 0, 0, color=_PRINT, linestyle=(0, (2, 1)), label="published")
     axis.set_xticks(range(len(pairs)), [pair[0] for pair in pairs])
     axis.set_ylabel("linear probe, % of the test images")
     values = [s.mean for s in accuracy.values()] + [p.accuracy for p in printed.values()]

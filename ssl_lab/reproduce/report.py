@@ -120,7 +120,7 @@ def write_report(
         if item.form == "bars":
             _bars(document, item, outcomes, compared)
         rows = [row for row in (*BASELINES, *item.rows) if row in outcomes]
-        document.parts.append(Table(TABLE_HEAD, [_line(row, outcomes[row], compared) for row in rows]))
+        document.parts.append(_without_empty(Table(TABLE_HEAD, [_line(r, outcomes[r], compared) for r in rows])))
         _reused(document, item, outcomes, compared)
         missing = [row for row in item.rows if row not in outcomes]
         if missing:
@@ -178,6 +178,12 @@ def _preface(
         document.parts.append(Paragraph(f"{name} could not be had: {why}"))
 
 
+def _without_empty(table: Table) -> Table:
+    """The table without columns of which no row says anything."""
+    kept = [i for i in range(len(table.head)) if any(row[i] for row in table.rows)]
+    return Table([table.head[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
+
+
 def _line(row: str, found: Sequence[Outcome], dataset: str) -> list[str]:
     probe = over_seeds([o.probe for o in found])
     best = over_seeds([o.authors_best for o in found])
@@ -220,7 +226,8 @@ def _bars(document: Document, item: Item, outcomes: Mapping[str, list[Outcome]],
     printed = {row: p for row in item.rows if (p := published(dataset, row, "S"))}
     if accuracy:
         figure = pictures.bars(BAR_PAIRS, accuracy, printed)
-        _picture(document, figure, "S's probe; error bars: standard deviation over seeds; dashed: published by S.")
+        dashed = "; dashed: published by S" if printed else ""
+        _picture(document, figure, f"S's probe; error bars: standard deviation over seeds{dashed}.")
 
 
 def _eigenspace(document: Document, row: str, found: Sequence[Outcome], reference: Reference | None) -> None:
@@ -230,7 +237,8 @@ def _eigenspace(document: Document, row: str, found: Sequence[Outcome], referenc
     outcome = found[0]
     same = reference if reference is not None and _fits(outcome, reference) else None
     figure = pictures.eigenspace(outcome, f"{ROWS[row].title} (seed {outcome.job.seed})", same)
-    _picture(document, figure, row + (", dotted: the reference" if same else ""))
+    laid_over = ", dotted: the reference, its effective rank dash-dotted" if same else ""
+    _picture(document, figure, row + laid_over)
     if reference is not None and same is None:
         document.parts.append(Paragraph(f"The reference of {row} is of another size, and is not laid over."))
     apart = distances(outcome.spectra, same) if same is not None else []

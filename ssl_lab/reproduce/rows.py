@@ -161,9 +161,9 @@ PAPER = Scale(name="paper", title="the papers' networks, images and epochs", epo
 SMALL = Scale(
     name="small",
     title="a small study for two cores: a narrow ResNet-18 on a part of the images, brought to 16x16 pixels; for so "
-    "few steps augmentation is at .8 of its strength, and the rows with EMA have it at .5, an EMA rate of .98 and a "
-    "predictor that learns ten times as fast",
-    epochs=6, seeds=2, supervised_epochs=12, ema=0.98, lr_predictor=0.3, augmentation=(0.5, 0.8),
+    "few steps the rows with EMA have augmentation at .5 of its strength, an EMA rate of .98 and a predictor's rate "
+    "of .2",
+    epochs=6, seeds=2, supervised_epochs=12, ema=0.98, lr_predictor=0.2, augmentation=(0.5, 1.0),
     resnet={"width": 8, "image_size": 16, "train_limit": 5_000, "test_limit": 1_000, "batch_size": 32},
 )  # fmt: skip
 SCALES: Mapping[str, Scale] = MappingProxyType({scale.name: scale for scale in (PAPER, SMALL)})
