@@ -167,9 +167,10 @@ def run_job(job: Job, folder: Path, threads: int, probe_epochs: int, flag: Path)
 
 
 def _watch(flag: Path, stop: threading.Event) -> None:
-    while not stop.wait(0.3):
-        if flag.exists():
-            stop.set()
+    while not flag.exists():
+        if stop.wait(0.3):
+            return
+    stop.set()
 
 
 def _pretrained(job: Job, folder: Path, probe_epochs: int, stop: threading.Event) -> str:

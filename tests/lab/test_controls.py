@@ -37,7 +37,7 @@ def test_every_knob_has_a_control_that_sends_its_value(sent: list[tuple[str, dic
     wanted = {
         "predictor": "directcopy", "ema": 0.5, "stop_gradient": False, "symmetry": "hard", "symmetry_strength": 2.0,
         "eps": 0.2, "rho": 0.6, "freq": 5, "centred": True, "norm": "spectral", "lr": 0.1, "lr_predictor": 0.2,
-        "weight_decay_predictor": 0.002, "augmentation": 0.5,
+        "weight_decay": 0.001, "weight_decay_predictor": 0.002, "augmentation": 0.5,
     }  # fmt: skip
     assert set(wanted) == set(board.controls) == set(Knobs.model_fields)
     for name, value in wanted.items():
