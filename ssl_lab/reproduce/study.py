@@ -148,8 +148,8 @@ def run_job(job: Job, folder: Path, threads: int, probe_epochs: int, flag: Path)
 
     import torch
 
-    # Ctrl-C goes to every process of the terminal; this one is told by the flag, at the end of a step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and its like go to every process of the terminal; this one is told by the flag, at the end of a step.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     torch.set_num_threads(threads)
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(flag, stop), daemon=True)
@@ -164,6 +164,8 @@ def run_job(job: Job, folder: Path, threads: int, probe_epochs: int, flag: Path)
         return str(error)
     finally:
         stop.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _watch(flag: Path, stop: threading.Event) -> None:
