@@ -232,7 +232,7 @@ class Train:
 
 
 def probe(trainer: Trainer, epochs: int) -> ProbeResult:
-    """The seed's linear probe on the trainer's frozen encoder (REFERENCE: S, Adam 5e-2 to 5e-4, last epoch)."""
+    """The seed's linear probe on the trainer's frozen encoder (S: Adam from 5e-2 to 5e-4, last epoch)."""
     from dataclasses import replace
 
     from tqdm import tqdm
