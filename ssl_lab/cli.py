@@ -72,6 +72,8 @@ class Train:
     """auto, cpu, cuda or cuda:N."""
     batch_size: int = 128
     """Images a step; each gives two views."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the large products; auto takes bfloat16 on a GPU, a CPU takes it if told to and has it."""
     width: int | None = None
     """Channels of the encoder's first stage; default 64 for a ResNet-18, 16 for the small encoder."""
     encoder: Literal["small", "resnet18"] | None = None
@@ -121,7 +123,7 @@ class Train:
         }
         return preset(
             name, dataset=_dataset(self.dataset), knobs=knobs, seed=self.seed,
-            device=self.device, batch_size=self.batch_size,
+            device=self.device, batch_size=self.batch_size, precision=self.precision,
             epochs=self.epochs_pretraining if self.steps is None else None, **fields,
         )  # fmt: skip
 

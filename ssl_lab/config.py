@@ -418,6 +418,11 @@ class RunConfig(BaseModel):
     test_limit: int | None = Field(default=None, ge=1, description="Test on this many images; None for all.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of every random stream of the run.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format of the encoder's and projector's products: bfloat16 is faster where the processor "
+        "has it, auto takes it on a GPU. Weights, BN, F, Wp and EMA are float32 always.",
+    )
     batch_size: int = Field(default=128, ge=2, le=65_536, description="Images a step; each gives two views.")
     epochs: int | None = Field(
         default=None, ge=0, description="Length of pre-training in epochs; None goes on until told to stop."

@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +70,17 @@ class Dataset:
     """Held-out images, all with labels."""
     classes: tuple[str, ...]
     """Names of the classes, in the order of the labels."""
+    _elsewhere: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Copies of the training images by device: runs of one data set share them."""
+
+    def resident(self, device: torch.device) -> Tensor:
+        """The training images (N, C, S, S) uint8 on ``device``, moved there once for all runs."""
+        if device.type == "cpu":
+            return self.train.images
+        name = str(device)
+        if name not in self._elsewhere:
+            self._elsewhere[name] = self.train.images.to(device)
+        return self._elsewhere[name]
 
 
 def load_dataset(config: RunConfig) -> Dataset:

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,13 @@ from typing import Any
 
 import torch
 
-from ssl_lab import checkpoint, keep
+from ssl_lab import checkpoint, keep, memory
+from ssl_lab.diagnostics import Diagnostician
 from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
 from ssl_lab.evaluation import knn_accuracy
 from ssl_lab.store import Command, Event, Metrics, RunState, RunStore
-from ssl_lab.trainer import StepRecord, Trainer
+from ssl_lab.trainer import ARITHMETIC, StepRecord, Trainer
+from ssl_lab.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +117,10 @@ def drive(
         try:
             loop.leave()
         finally:
+            loop.diagnostics.close()
             trainer.driver.release()
             store.release()
+            memory.give_back()
 
 
 class _Loop:
@@ -143,6 +148,10 @@ class _Loop:
         """Steps left of a ``step`` command; None when running freely."""
         self.speed: float | None = None
         self.records: list[StepRecord] = []
+        """Steps done whose losses are still to be fetched."""
+        self.fetched: deque[tuple[list[StepRecord], Transfer]] = deque()
+        """Steps done whose losses are on their way from the device."""
+        self.diagnostics = Diagnostician()
         now = time.monotonic()
         self.flushed = self.saved = self.spectrum_time = self.meter_time = self.boundary = now
         self.stood_since = now
@@ -208,6 +217,7 @@ class _Loop:
             self._log_foreign_turn()
         self._flush()
         self._record_spectrum()
+        self._record_made(all_of_them=True)
         self._save()
         self.state = self._left()
         self._write_status()
@@ -287,8 +297,10 @@ class _Loop:
         # On a clock of its own in standing runs: nothing changes there but the heartbeat.
         if now - self.flushed >= (self.pace.flush if self.state == "running" else 1.0):
             self._refresh_viewer()
-            self._flush()
+            self._flush(wait=False)
             self._write_status()
+        if self.diagnostics.busy:
+            self._record_made()
         if self.state == "running" and self._watched() and now - self.spectrum_time >= self.pace.live_spectrum:
             self._record_spectrum()
         if self.state == "running" and self.trainer.step_count > 0 and now >= self.knn_due:
@@ -448,22 +460,30 @@ class _Loop:
     def _snapshot(self) -> None:
         self._flush()
         self._record_spectrum()
+        self._record_made(all_of_them=True)
         self._write_status()
 
-    def _flush(self) -> None:
+    def _flush(self, *, wait: bool = True) -> None:
+        """Writes the losses of the steps done; without ``wait`` those that have not left a GPU yet come next time."""
         now = time.monotonic()
         self.flushed = now
         if self.records:
             records, self.records = self.records, []
-            rows = [Metrics(r.step, r.epoch, r.loss, r.penalty) for r in records]
-            good = [row for row in rows if abs(row.loss) < float("inf") and abs(row.penalty) < float("inf")]
-            self.store.add_metrics(good)
-            bad = next((row for row in rows if row not in good), None)
-            if bad is not None and self.state != "failed":
-                self._fail_late(bad)
+            self.fetched.append((records, Transfer([torch.stack([record.losses for record in records])])))
+        while self.fetched and (wait or self.fetched[0][1].arrived()):
+            records, transfer = self.fetched.popleft()
+            self._write_losses(records, transfer.result()[0].tolist())
         if self.state == "running" and now - self.meter_time >= 1.0:
             self.rate = (self.trainer.step_count - self.meter_step) / (now - self.meter_time)
             self.meter_time, self.meter_step = now, self.trainer.step_count
+
+    def _write_losses(self, records: list[StepRecord], losses: list[list[float]]) -> None:
+        rows = [Metrics(r.step, r.epoch, loss, penalty) for r, (loss, penalty) in zip(records, losses, strict=True)]
+        good = [row for row in rows if abs(row.loss) < float("inf") and abs(row.penalty) < float("inf")]
+        self.store.add_metrics(good)
+        bad = next((row for row in rows if row not in good), None)
+        if bad is not None and self.state != "failed":
+            self._fail_late(bad)
 
     def _fail_late(self, bad: Metrics) -> None:
         error = NonFiniteLossError(
@@ -493,15 +513,18 @@ class _Loop:
         if step == 0 or step == self.spectrum_step or self.trainer.knobs is not self.knobs:
             return
         self.spectrum_step = step
-        try:
-            found = self.trainer.spectrum()
-        except ValueError as error:
-            log.warning("No spectrum at step %d: %s", step, error)
+        self.diagnostics.take(step, self.trainer.epoch, self.trainer.matrices())
+        self._record_made()
+
+    def _record_made(self, *, all_of_them: bool = False) -> None:
+        for step, epoch, found in self.diagnostics.made(all_of_them=all_of_them):
+            if not isinstance(found, ValueError):
+                self.store.add_spectrum(step, epoch, found)
+                continue
+            log.warning("No spectrum at step %d: %s", step, found)
             if self.state != "failed":
-                divergence = NonFiniteLossError(f"There is no spectrum at step {step}: {error}")
+                divergence = NonFiniteLossError(f"There is no spectrum at step {step}: {found}")
                 self._fail(str(divergence), divergence)
-            return
-        self.store.add_spectrum(step, self.trainer.epoch, found)
 
     def _evaluate(self, force: bool = False) -> None:
         """kNN on a part of the images, at a cadence that keeps it a small share of the time."""
@@ -619,7 +642,9 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
         "device": str(trainer.device),
         "device_name": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "",
         "machine": platform.machine(),
-        "threads": trainer.threads or torch.get_num_threads(),
+        "threads": trainer.threads,
+        "precision": str(trainer.precision).removeprefix("torch."),
+        "arithmetic": ARITHMETIC,
         "capability": torch.backends.cpu.get_cpu_capability(),
     }
     return dict(json.loads(json.dumps(found)))

@@ -8,11 +8,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from ssl_lab.config import RunConfig, StemName
+
+
+class _OfEachView:
+    """Batch statistics that belong to a view, for batches in which ``views`` of them are stacked, one after the other.
+
+    One launch of the layers before serves all views, and the numbers are those of a pass for each: S and P give the
+    views to the network one by one.
+    """
+
+    views = 1
+    """Views in a training batch; its rows are a multiple of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert isinstance(self, nn.BatchNorm1d | nn.BatchNorm2d)
+        if not self.training or self.views == 1:
+            return nnf.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0,
+                self.eps,
+            )  # fmt: skip
+        return torch.cat(
+            [
+                nnf.batch_norm(
+                    part, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum or 0.0,
+                    self.eps,
+                )
+                for part in x.chunk(self.views)
+            ]
+        )  # fmt: skip
+
+
+class ViewNorm1d(_OfEachView, nn.BatchNorm1d):
+    """BN of (rows, features), see :class:`_OfEachView`."""
+
+
+class ViewNorm2d(_OfEachView, nn.BatchNorm2d):
+    """BN of (rows, channels, height, width), see :class:`_OfEachView`."""
+
+
+def stack_views(module: nn.Module, views: int) -> None:
+    """Says how many views are stacked in the training batches that all of ``module`` is to see."""
+    for part in module.modules():
+        if isinstance(part, _OfEachView):
+            part.views = views
 
 
 class BasicBlock(nn.Module):
@@ -21,13 +66,13 @@ class BasicBlock(nn.Module):
     def __init__(self, channels: int, planes: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, planes, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.bn1 = ViewNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
+        self.bn2 = ViewNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if stride != 1 or channels != planes:
-            self.downsample = nn.Sequential(nn.Conv2d(channels, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
+            self.downsample = nn.Sequential(nn.Conv2d(channels, planes, 1, stride, bias=False), ViewNorm2d(planes))
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -56,13 +101,17 @@ class ResNet18(nn.Module):
         else:
             self.conv1 = nn.Conv2d(channels, width, 7, 2, 3, bias=False)
             self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = ViewNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = self._stage(width, width, 1)
         self.layer2 = self._stage(width, 2 * width, 2)
         self.layer3 = self._stage(2 * width, 4 * width, 2)
         self.layer4 = self._stage(4 * width, 8 * width, 2)
         self.features = 8 * width
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """The images with the channels innermost, which is what fast convolutions read (both on CPUs and GPUs)."""
+        return images.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
     def _stage(channels: int, planes: int, stride: int) -> nn.Sequential:
@@ -75,7 +124,7 @@ class ResNet18(nn.Module):
 
 
 class SmallEncoder(nn.Module):
-    """Two 3x3 convolutions for tiny images: (B, C, S, S) -> (B, width * ceil(S / 2)^2); 256 at 8x8, width 16.
+    """Two 3x3 convolutions for tiny images: (B, C, S, S) -> (B, ceil(S / 2)^2 * width); 256 at 8x8, width 16.
 
     The map is flattened, not averaged: at 8x8 the place of a stroke is what tells digits apart. The stride comes
     first, which halves the time of a step on a CPU and costs no accuracy on the digits.
@@ -84,16 +133,41 @@ class SmallEncoder(nn.Module):
     def __init__(self, channels: int, width: int, image_size: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = ViewNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = ViewNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.features = width * math.ceil(image_size / 2) ** 2
+        self.side = math.ceil(image_size / 2)
+        self.features = width * self.side**2
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Patches (B, places, C * 9) of images (B, C, S, S): all that the first convolution reads at each place.
+
+        A convolution of one channel is mostly overhead; as a product of patches and weights it costs a third, and
+        the online and the target network share the patches.
+        """
+        count, channels, size, _ = images.shape
+        # One column of zeros, for what lies beyond the edges.
+        pixels = nnf.pad(images.reshape(count, -1), (0, 1))
+        return pixels.index_select(1, _patches(channels, size, images.device)).view(count, self.side**2, -1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))
+        weight = self.conv1.weight
+        x = nnf.linear(x, weight.reshape(len(weight), -1))
+        # (B, places, width) in memory is (B, width, side, side) with the channels innermost.
+        x = x.view(len(x), self.side, self.side, -1).permute(0, 3, 1, 2)
+        x = self.relu(self.bn1(x))
         x = self.relu(self.bn2(self.conv2(x)))
-        return x.flatten(1)
+        # As it lies in memory, place by place: any other order would have it copied, forth and back.
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+@lru_cache(maxsize=16)
+def _patches(channels: int, size: int, device: torch.device) -> Tensor:
+    """(places * C * 9,) int64: which of the C * S * S pixels, or the one after them, is where in the patches."""
+    pixels = torch.arange(1, channels * size * size + 1).view(1, channels, size, size)
+    around = nnf.unfold(pixels.double(), 3, padding=1, stride=2)[0].T.flatten().long() - 1
+    return torch.where(around < 0, channels * size * size, around).to(device)
 
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
@@ -101,27 +175,55 @@ def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
     parts: list[nn.Module] = []
     width = inputs
     for _ in range(layers - 1):
-        parts += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden, affine=False), nn.ReLU(inplace=True)]
+        parts += [nn.Linear(width, hidden), ViewNorm1d(hidden, affine=False), nn.ReLU(inplace=True)]
         width = hidden
     return nn.Sequential(*parts, nn.Linear(width, outputs))
 
 
 class Network(nn.Module):
-    """Encoder and projector: views (B, C, S, S) -> projections f (B, d). Online and target are of this kind."""
+    """Encoder and projector: prepared views to projections f (B, d). Online and target are of this kind."""
 
     def __init__(self, encoder: nn.Module, features: int, config: RunConfig) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = mlp(features, config.projector_hidden, config.projector_dim, config.projector_layers)
         self.features = features
+        self.passes = 1
+        """Passes through the encoder that a training batch is given in; see :meth:`stack_views`."""
 
-    def forward(self, views: Tensor) -> Tensor:
-        out: Tensor = self.projector(self.encoder(views))
+    def stack_views(self, views: int, *, together: bool) -> None:
+        """From now on training batches hold ``views`` views, one after the other; statistics belong to a view.
+
+        Args:
+            views: their number.
+            together: whether the encoder takes them in one pass, or each in a pass of its own. One pass is for small
+                networks, whose layers cost more to launch than to compute; large ones gain nothing by it, and their
+                activations fall out of the caches.
+        """
+        stack_views(self, views)
+        self.passes = 1 if together else views
+        if not together:
+            stack_views(self.encoder, 1)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What :meth:`forward` and :meth:`represent` take, made of float images (B, C, S, S); rows stay rows.
+
+        It holds what depends on the images alone, so that networks of one kind can share it.
+        """
+        prepared: Tensor = self.encoder.prepare(images)  # type: ignore[operator]
+        return prepared
+
+    def forward(self, prepared: Tensor) -> Tensor:
+        if self.passes == 1:
+            features = self.encoder(prepared)
+        else:
+            features = torch.cat([self.encoder(part) for part in prepared.chunk(self.passes)])
+        out: Tensor = self.projector(features)
         return out
 
-    def represent(self, images: Tensor, probe_layers: int) -> Tensor:
+    def represent(self, prepared: Tensor, probe_layers: int) -> Tensor:
         """What a probe sees: the encoder's output (B, features), or some projector layers on top of it."""
-        out: Tensor = self.encoder(images)
+        out: Tensor = self.encoder(prepared)
         # A kept layer is its linear map with the BN and ReLU behind it: three modules.
         for part in list(self.projector)[: 3 * probe_layers]:
             out = part(out)
@@ -135,7 +237,7 @@ _ENCODERS: dict[str, Callable[[RunConfig, int, int], nn.Module]] = {
 
 
 def build_network(config: RunConfig, channels: int, image_size: int, generator: torch.Generator) -> Network:
-    """The online network of ``config`` with fresh weights drawn from ``generator`` (on the CPU)."""
+    """The online network of ``config`` with fresh weights drawn from ``generator`` (on the CPU, channels innermost)."""
     # Made on the meta device, so that the global random state is neither read nor moved.
     with torch.device("meta"):
         encoder = _ENCODERS[config.encoder](config, channels, image_size)
@@ -143,7 +245,7 @@ def build_network(config: RunConfig, channels: int, image_size: int, generator: 
         network = Network(encoder, features, config)
     network.to_empty(device="cpu")
     initialise(network, generator)
-    return network
+    return network.to(memory_format=torch.channels_last)
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

@@ -1,7 +1,8 @@
-"""SGD with momentum and L2, as torch.optim's, in a few calls over all weights.
+"""SGD with momentum and L2, as torch.optim's, in four operations over all weights.
 
 Why not ``torch.optim``: the first step of any of its optimisers imports torch's compiler, which was measured to take
-6.7 s and much memory here; a page waits for that, and Binder has little of either. It is tested against it.
+6.7 s and much memory here; a page waits for that, and Binder has little of either. And its L2 is a number of the host,
+which a CUDA graph would freeze; here rates may be tensors of the device. It is tested against torch's.
 """
 
 from __future__ import annotations
@@ -11,35 +12,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ssl_lab.weights import FlatWeights
 
-class SGD:
-    """``g <- grad + decay w; v <- momentum v + g; w <- w - lr v`` for one group of weights.
+
+@torch.no_grad()
+def sgd_step(weights: FlatWeights, gradients: Sequence[Tensor], *, lr: Tensor, decay: Tensor, momentum: float) -> None:
+    """``g <- gradient + decay w; v <- momentum v + g; w <- w - lr v``; biases have no decay.
 
     Args:
-        parameters: the weights; those without a gradient are left alone, momentum included.
-        momentum: share of v that is kept at each step.
+        weights: changed in place, momentum included.
+        gradients: one for each of ``weights.parameters``.
+        lr: () tensor on the weights' device.
+        decay: () tensor, likewise.
+        momentum: share of v that is kept.
     """
-
-    def __init__(self, parameters: Sequence[Tensor], momentum: float) -> None:
-        self.parameters = list(parameters)
-        self.momentum = momentum
-        self.lr = 0.0
-        self.decay = 0.0
-        self.velocity = [torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters]
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One update from the gradients that are there, which are used up."""
-        used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
-        if not used:
-            return
-        weights = [self.parameters[i] for i in used]
-        velocity = [self.velocity[i] for i in used]
-        gradients: list[Tensor] = [w.grad for w in weights if w.grad is not None]
-        if self.decay:
-            torch._foreach_add_(gradients, weights, alpha=self.decay)
-        torch._foreach_mul_(velocity, self.momentum)
-        torch._foreach_add_(velocity, gradients)
-        torch._foreach_add_(weights, velocity, alpha=-self.lr)
-        for weight in weights:
-            weight.grad = None
+    gradient = weights.gathered(gradients)
+    gradient[weights.decayed].addcmul_(weights.flat[weights.decayed], decay)
+    weights.velocity.mul_(momentum).add_(gradient)
+    weights.flat.addcmul_(weights.velocity, lr, value=-1)

@@ -71,7 +71,7 @@ class ReplayReport:
 
 
 # What of the fingerprint decides bits; the Python version and the name of a CPU's family do not.
-_DECIDES = ("ssl_lab", "torch", "device", "device_name", "machine", "threads", "capability")
+_DECIDES = ("ssl_lab", "torch", "device", "device_name", "machine", "threads", "capability", "precision", "arithmetic")
 
 
 def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = None) -> ReplayReport:

@@ -2,13 +2,19 @@
 
 The order inside a step is S's: forward with the current Wp, backward, SGD, symmetrise Wp if asked, EMA of
 the target, update F with this batch, overwrite Wp in a direct mode.
+
+One step serves all devices. What makes it fast stands in modules of its own: both views in one batch
+(:mod:`ssl_lab.networks`), views made for several steps at once (:mod:`ssl_lab.views`), weights in one piece
+(:mod:`ssl_lab.weights`), and on a GPU the whole step as one graph (:mod:`ssl_lab.graphs`), for which every number that
+a knob sets is a tensor of the device, and every rule that changes the operations is part of the graph's key.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import hashlib
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,23 +23,30 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor
 
-from ssl_lab.augment import normalise, two_views
-from ssl_lab.config import SET_MODES, Knobs, RunConfig
+from ssl_lab.agreement import mean_cosine
+from ssl_lab.augment import normalise
+from ssl_lab.config import SET_MODES, Knobs, NormMode, PredictorMode, RunConfig, SymmetryMode
+from ssl_lab.cores import usable_cores
 from ssl_lab.datasets import Dataset, load_dataset
 from ssl_lab.errors import ConfigError, NonFiniteLossError, SSLLabError
-from ssl_lab.networks import build_network
-from ssl_lab.optimiser import SGD
-from ssl_lab.predictor import Predictor, correlation, directcopy, directpred, optimal
+from ssl_lab.graphs import StepGraphs
+from ssl_lab.memory import keep_freed_memory
+from ssl_lab.networks import build_network, stack_views
+from ssl_lab.optimiser import sgd_step
+from ssl_lab.predictor import Predictor, correlations, directcopy, directpred, directpred_by_products, optimal
+from ssl_lab.seeds import stream_seed
 from ssl_lab.spectrum import Spectrum, spectrum
+from ssl_lab.transfer import Transfer
+from ssl_lab.views import ViewStream
+from ssl_lab.weights import FlatWeights
 
+ARITHMETIC = 2
+"""Goes up whenever the same steps come out with other bits than before; a record says which it was made with."""
 
-def stream_seed(seed: int, stream: str, index: int) -> int:
-    """Seed of one random stream at one step: any step can be reached again without those before it."""
-    digest = hashlib.blake2b(f"{seed}/{stream}/{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+STEPS_QUEUED = 2
+"""Most steps that the host may be ahead of a GPU: enough to keep it busy, too few for a knob to be late."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -53,6 +66,27 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_precision(config: RunConfig, device: torch.device) -> torch.dtype:
+    """The number format of convolutions and the projector's products; everything else is float32 always.
+
+    Raises:
+        ConfigError: bfloat16 was asked for where the processor has none.
+    """
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported()
+    else:
+        has = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    wanted = config.precision
+    if wanted == "auto":
+        # A CPU's bfloat16 gives other bits on every machine, so there it is for who asks.
+        wanted = "bfloat16" if has and device.type == "cuda" else "float32"
+    if wanted == "bfloat16" and not has:
+        raise ConfigError(
+            f"The setting 'precision' cannot be 'bfloat16': {device} has no such arithmetic. Take float32 or auto."
+        )
+    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
     """Has torch use ``count`` CPU threads inside, or leaves it alone if None; costs microseconds."""
@@ -65,6 +99,46 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Path:
+    """The rules that decide which operations a step is made of: the key of its graph."""
+
+    predictor: PredictorMode
+    holds_mlp: bool
+    trains_predictor: bool
+    """Whether SGD changes Wp; not where each step sets it anew."""
+    sets_predictor: bool
+    """Whether this step overwrites Wp."""
+    stop_gradient: bool
+    target_is_online: bool
+    """Whether the target's weights are the online network's, whose outputs are then the target's too."""
+    copies: bool
+    """Whether the target becomes a copy of the online network after the step (tau = 0)."""
+    symmetry: SymmetryMode
+    centred: bool
+    norm: NormMode
+    first: bool
+    """Whether F begins with this step."""
+
+
+class _Rates:
+    """The numbers that knobs set, as () float32 tensors on the device, which a step reads where they lie."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._all = torch.zeros(10, device=device)
+        (
+            self.lr, self.decay, self.lr_predictor, self.decay_predictor, self.follow, self.rho, self.fresh, self.eps,
+            self.strength, _,
+        ) = self._all.unbind()  # fmt: skip
+
+    def take(self, k: Knobs) -> None:
+        numbers = [
+            k.lr, k.weight_decay, k.lr_predictor, k.weight_decay_predictor, 1.0 - k.ema, k.rho, 1.0 - k.rho, k.eps,
+            k.symmetry_strength, 0.0,
+        ]  # fmt: skip
+        self._all.copy_(torch.tensor(numbers, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -117,36 +191,57 @@ class Trainer:
                 f"A batch of {config.batch_size} does not fit: {self.dataset.info.title} has only {len(images)} "
                 "training images here. Take a smaller batch_size."
             )
-        self.steps_per_epoch = len(images) // config.batch_size
         # The small encoder's operations are over before a second thread has come to help, and where a page's kernel
         # and a browser share the cores, waiting for that thread made a step a hundred times slower. One thread also
         # gives the same bits on every machine.
-        self.threads = 1 if config.encoder == "small" else None
-        # Resident on the device as uint8: the page and the loop never wait for a loader.
-        self._images = images.to(self.device)
+        self.threads = 1 if config.encoder == "small" else usable_cores()
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.precision = resolve_precision(config, self.device)
+        """Number format of the encoder's and the projector's products."""
         self._recipe = self.dataset.info.recipe
 
         generator = torch.Generator().manual_seed(stream_seed(config.seed, "init", 0))
         info = self.dataset.info
         self.online = build_network(config, info.channels, info.image_size, generator)
         self.predictor = Predictor(config.projector_dim, config.predictor_hidden, config.knobs.predictor, generator)
+        # P and S give the views to the networks one by one: BN statistics belong to a view.
+        self.online.stack_views(2, together=config.encoder == "small")
+        stack_views(self.predictor, 2)
         # S: the target starts as a copy of the online network.
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         for module in (self.online, self.predictor, self.target):
             module.to(self.device)
             module.train()
-        self.correlation = torch.zeros(config.projector_dim, config.projector_dim, device=self.device)
-        # E[z f^T] of the least-squares predictor, over the same steps as F so that a change of mode finds it there.
-        self.cross = torch.zeros_like(self.correlation)
+        self._weights = FlatWeights(self.online)
+        self._target_weights = FlatWeights(self.target)
+        self._linear_weights = FlatWeights(self.predictor.linear)
+        self._mlp_weights = FlatWeights(self.predictor.mlp)
+        dim = config.projector_dim
+        # F = E[f f^T] and, for the least-squares predictor, E[f z^T] over the same steps, so that a change of mode
+        # finds it there.
+        self._moments = torch.zeros(dim, 2 * dim, device=self.device)
+        self.correlation = self._moments[:, :dim]
+        """F (d, d)."""
+        self.cross = self._moments[:, dim:].T
+        """E[z f^T] (d, d)."""
+        # Resident on the device as uint8: the page and the loop never wait for a loader.
+        self._views = ViewStream(
+            self.dataset.resident(self.device), self._recipe, self.online.prepare, config.seed, config.batch_size
+        )
+        self.steps_per_epoch = self._views.steps_per_epoch
         self._has_correlation = False
+        self._target_is_online = True
         self._step = 0
         self._knobs = config.knobs
-        self._augment_generator = torch.Generator(device=self.device)
-        self._order: tuple[int, Tensor] | None = None
-        self._optimiser = self._make_optimiser()
-        self._followers: list[Tensor] = list(self.target.parameters())
-        self._leaders: list[Tensor] = list(self.online.parameters())
-        self._apply_rates()
+        self._rates = _Rates(self.device)
+        self._rates.take(config.knobs)
+        self._losses = torch.zeros(2, device=self.device)
+        self._exact = self.device.type == "cpu"
+        """Whether a step may read numbers back and decompose matrices, for which a GPU's host would have to wait."""
+        self._graphs = StepGraphs(self.device) if self.device.type == "cuda" else None
+        self._input: Tensor | None = None
+        self._queued: deque[torch.cuda.Event] = deque()
 
     # ---------------------------------------------------------------- knobs
 
@@ -178,44 +273,18 @@ class Trainer:
             return self._turn(self._knobs.changed(changes))
 
     def _turn(self, knobs: Knobs) -> Knobs:
-        if knobs.predictor != self._knobs.predictor:
+        before = self._knobs
+        if knobs.predictor != before.predictor:
             generator = torch.Generator().manual_seed(stream_seed(self.config.seed, "predictor", self._step))
             self.predictor.set_mode(knobs.predictor, generator)
-            for group in self._optimiser[2:]:
-                torch._foreach_zero_(group.velocity)
+        if knobs.predictor != before.predictor or (_trains_predictor(knobs) and not _trains_predictor(before)):
+            for weights in (self._linear_weights, self._mlp_weights):
+                weights.velocity.zero_()
         self._knobs = knobs
-        self._apply_rates()
+        self._rates.take(knobs)
         return knobs
 
-    def _make_optimiser(self) -> list[SGD]:
-        groups = []
-        for module in (self.online, self.predictor):
-            # S: L2 on all weights but biases; a BN shift is called bias too.
-            named = list(module.named_parameters())
-            for of_biases in (False, True):
-                members = [p for n, p in named if n.endswith("bias") == of_biases]
-                groups.append(SGD(members, self.config.momentum))
-        return groups
-
-    def _apply_rates(self) -> None:
-        k = self._knobs
-        weights, biases, predictor_weights, predictor_biases = self._optimiser
-        weights.lr = biases.lr = k.lr
-        weights.decay = k.weight_decay
-        predictor_weights.lr = predictor_biases.lr = k.lr_predictor
-        predictor_weights.decay = k.weight_decay_predictor
-
     # ----------------------------------------------------------------- step
-
-    def _batch(self) -> Tensor:
-        """Images (B, C, S, S) uint8 of the coming step: shuffled anew each epoch, the short last batch left out."""
-        epoch, place = divmod(self._step, self.steps_per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(stream_seed(self.config.seed, "order", epoch))
-            order = torch.randperm(len(self._images), generator=generator)
-            self._order = (epoch, order.to(self.device))
-        size = self.config.batch_size
-        return self._images[self._order[1][place * size : (place + 1) * size]]
 
     def step(self) -> StepRecord:
         """One batch, one update of every part.
@@ -228,42 +297,121 @@ class Trainer:
             return self._step_once()
 
     def _step_once(self) -> StepRecord:
-        k = self._knobs
-        self._augment_generator.manual_seed(stream_seed(self.config.seed, "views", self._step))
-        view1, view2 = two_views(self._batch(), self._recipe, self._augment_generator, k.augmentation)
-
-        # Two passes, not one of double size: BN statistics belong to a view.
-        f1, f2 = self.online(view1), self.online(view2)
-        q1, q2 = self.predictor(f1), self.predictor(f2)
-        if k.stop_gradient:
-            with torch.no_grad():
-                z1, z2 = self.target(view1), self.target(view2)
+        k, path = self._knobs, self._path()
+        views = self._views.at(self._step, k.augmentation)
+        # The least-squares predictor's solver cannot be captured.
+        if self._graphs is None or path.predictor == "optimal":
+            self._learn(views, path)
         else:
-            z1, z2 = f1, f2
-        loss = -(nnf.cosine_similarity(q1, z2).mean() + nnf.cosine_similarity(q2, z1).mean())
-        total, penalty = loss, torch.zeros_like(loss)
-        if k.symmetry == "penalty" and k.predictor != "none":
-            penalty = k.symmetry_strength * self.predictor.asymmetry_penalty()
-            total = loss + penalty
-        projections = torch.cat([f1, f2])
-        batch = correlation(projections, centred=k.centred)
-        cross = correlation(projections, torch.cat([z2, z1]), centred=k.centred)
-        if self.device.type == "cpu":
-            self._check_finite(float(total.detach()), float(batch.trace()), k)
-
-        total.backward()  # type: ignore[no-untyped-call]
-        for group in self._optimiser:
-            group.step()
-        with torch.no_grad():
-            if k.symmetry == "hard":
-                self.predictor.symmetrise()
-            # lerp with weight 1 returns its end exactly: tau = 0 is SimSiam to the last bit.
-            torch._foreach_lerp_(self._followers, self._leaders, 1.0 - k.ema)
-            self._update_correlation(batch, cross, k)
-            if k.predictor in SET_MODES and self._step % k.freq == 0:
-                self._overwrite_predictor(k)
+            if self._input is None:
+                self._input = torch.empty_like(views)
+            fixed = self._input.copy_(views)
+            with _fastest_kernels(self.device):
+                self._graphs.run(path, lambda: self._learn(fixed, path))
+        self._has_correlation, self._target_is_online = True, path.copies
         self._step += 1
-        return StepRecord(self._step, self.epoch, torch.stack([loss.detach(), penalty.detach()]))
+        record = StepRecord(self._step, self.epoch, self._losses.clone())
+        self._hold_back()
+        return record
+
+    def _path(self) -> _Path:
+        k = self._knobs
+        return _Path(
+            predictor=k.predictor,
+            holds_mlp=self.predictor.holds_mlp,
+            trains_predictor=_trains_predictor(k),
+            sets_predictor=k.predictor in SET_MODES and self._step % k.freq == 0,
+            stop_gradient=k.stop_gradient,
+            target_is_online=self._target_is_online,
+            copies=k.ema == 0,
+            symmetry=k.symmetry,
+            centred=k.centred,
+            norm=k.norm,
+            first=not self._has_correlation,
+        )
+
+    def _learn(self, views: Tensor, path: _Path) -> None:
+        """The step proper: reads ``views`` and the rates, changes weights, moments, Wp, the target and the losses."""
+        with self._products():
+            # float32 from here on: a bfloat16 has three digits, F and the EMA live from smaller differences.
+            f = self.online(views).float()
+            if path.stop_gradient and not path.target_is_online:
+                with torch.no_grad():
+                    z = self.target(views).float()
+            else:
+                # S, tau = 0: the target's output is the online network's own.
+                z = f.detach() if path.stop_gradient else f
+        q = self.predictor(f)
+        # The other view's target.
+        z = torch.cat(z.chunk(2)[::-1])
+        loss = -2 * mean_cosine(q, z)
+        total = loss
+        self._losses[1].zero_()
+        if path.symmetry == "penalty" and path.predictor != "none":
+            penalty = self._rates.strength * self.predictor.asymmetry_penalty()
+            total = loss + penalty
+            self._losses[1].copy_(penalty.detach())
+        self._losses[0].copy_(loss.detach())
+        moments = correlations(f, z, centred=path.centred)
+        if self._exact:
+            self._check_finite(float(total.detach()), float(moments.trace()), self._knobs)
+        self._update_weights(total, path)
+        with torch.no_grad():
+            if path.symmetry == "hard" and path.trains_predictor:
+                self.predictor.symmetrise()
+            self._update_target(path)
+            if path.first:
+                self._moments.copy_(moments)
+            else:
+                self._moments.mul_(self._rates.rho).addcmul_(moments, self._rates.fresh)
+            if path.sets_predictor:
+                self._set_predictor(path)
+
+    def _products(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    def _update_weights(self, total: Tensor, path: _Path) -> None:
+        rates, trained = self._rates, [(self._weights, self._rates.lr, self._rates.decay)]
+        if path.trains_predictor:
+            weights = self._mlp_weights if path.holds_mlp else self._linear_weights
+            trained.append((weights, rates.lr_predictor, rates.decay_predictor))
+        parameters = [p for weights, _, _ in trained for p in weights.parameters]
+        gradients = list(torch.autograd.grad(total, parameters))
+        for weights, lr, decay in trained:
+            own, gradients = gradients[: len(weights.parameters)], gradients[len(weights.parameters) :]
+            sgd_step(weights, own, lr=lr, decay=decay, momentum=self.config.momentum)
+
+    def _update_target(self, path: _Path) -> None:
+        if path.copies:
+            self._target_weights.flat.copy_(self._weights.flat)
+        else:
+            self._target_weights.flat.lerp_(self._weights.flat, self._rates.follow)
+        if path.stop_gradient and (path.copies or path.target_is_online):
+            # Its running statistics are then what a pass of its own gives: the online network's.
+            torch._foreach_copy_(list(self.target.buffers()), list(self.online.buffers()))
+
+    def _set_predictor(self, path: _Path) -> None:
+        eps = self._rates.eps
+        if path.predictor == "optimal":
+            wp = optimal(self.correlation, self.cross)
+        elif path.predictor == "directcopy":
+            wp = directcopy(self.correlation, eps, path.norm, by_products=not self._exact)
+        elif self._exact:
+            wp = self._exact_directpred(eps)
+        else:
+            wp = directpred_by_products(self.correlation, eps)
+        self.predictor.set_matrix(wp)
+
+    def _exact_directpred(self, eps: Tensor) -> Tensor:
+        try:
+            return directpred(self.correlation, eps)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            raise NonFiniteLossError(
+                f"F is not finite at step {self._step + 1}: the network has diverged. A learning rate that is too "
+                f"high is the usual reason (lr {self._knobs.lr:g}): start again with a lower one."
+            ) from None
 
     def _check_finite(self, loss: float, trace: float, k: Knobs) -> None:
         # The cosine forgets lengths: the projections can overflow in F long before the loss says anything.
@@ -275,28 +423,15 @@ class Trainer:
                     "with a lower one."
                 )
 
-    def _update_correlation(self, batch: Tensor, cross: Tensor, k: Knobs) -> None:
-        for kept, new in ((self.correlation, batch), (self.cross, cross)):
-            if self._has_correlation:
-                kept.mul_(k.rho).add_(new, alpha=1.0 - k.rho)
-            else:
-                kept.copy_(new)
-        self._has_correlation = True
-
-    def _overwrite_predictor(self, k: Knobs) -> None:
-        if k.predictor == "directpred":
-            try:
-                wp = directpred(self.correlation, k.eps)
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-                raise NonFiniteLossError(
-                    f"F is not finite at step {self._step + 1}: the network has diverged. A learning rate that is too "
-                    f"high is the usual reason (lr {k.lr:g}): start again with a lower one."
-                ) from None
-            self.predictor.set_matrix(wp)
-        elif k.predictor == "optimal":
-            self.predictor.set_matrix(optimal(self.correlation, self.cross))
-        else:
-            self.predictor.set_matrix(directcopy(self.correlation, k.eps, k.norm))
+    def _hold_back(self) -> None:
+        """Keeps the host from running far ahead of a GPU: a knob would be late by as many steps."""
+        if self.device.type != "cuda":
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.device))
+        self._queued.append(event)
+        if len(self._queued) > STEPS_QUEUED:
+            self._queued.popleft().synchronize()
 
     # ---------------------------------------------------------- looking in
 
@@ -305,9 +440,13 @@ class Trainer:
 
         In mode ``none`` the predictor is the identity, and so is the Wp shown.
         """
+        f, wp = self.matrices().result()
+        return spectrum(f.double().numpy(), wp.double().numpy())
+
+    def matrices(self) -> Transfer:
+        """F and Wp, (d, d) float32, of this moment, on their way to the host; changes nothing."""
         with self.lock, torch.no_grad():
-            f, wp = self.correlation.double().cpu().numpy(), self.predictor.matrix().double().cpu().numpy()
-        return spectrum(f, wp)
+            return Transfer([self.correlation, self.predictor.matrix()])
 
     @torch.no_grad()
     def features(self, images: Tensor, batch_size: int = 512, layers: int | None = None) -> Tensor:
@@ -320,7 +459,7 @@ class Trainer:
         self.online.eval()
         try:
             parts = [
-                self.online.represent(normalise(part.to(self.device), self._recipe), kept)
+                self.online.represent(self.online.prepare(normalise(part.to(self.device), self._recipe)), kept)
                 for part in torch.split(images, batch_size)
             ]
         finally:
@@ -344,9 +483,8 @@ class Trainer:
         for part in ("online", "target", "predictor"):
             module = getattr(self, part)
             tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
-        velocity = {
-            id(p): v for group in self._optimiser for p, v in zip(group.parameters, group.velocity, strict=True)
-        }
+        groups = (self._weights, self._linear_weights, self._mlp_weights)
+        velocity = {id(p): v for weights in groups for p, v in weights.velocities()}
         for part in ("online", "predictor"):
             for name, parameter in getattr(self, part).named_parameters():
                 tensors[f"momentum.{part}.{name}"] = velocity[id(parameter)]
@@ -363,6 +501,8 @@ class Trainer:
                 "counters": {
                     "step": self._step,
                     "has_correlation": self._has_correlation,
+                    "target_is_online": self._target_is_online,
+                    "arithmetic": ARITHMETIC,
                     "holds_mlp": self.predictor.holds_mlp,
                     "knobs": self._knobs.model_dump(),
                 },
@@ -376,6 +516,11 @@ class Trainer:
             SSLLabError: a tensor is missing, unknown or of another shape (named), or a counter is broken.
         """
         counters: Mapping[str, Any] = state["counters"]
+        if self.config.encoder == "small" and counters.get("arithmetic", 1) < 2:
+            raise SSLLabError(
+                "The saved state is of an earlier version of ssl-lab, whose small encoder had its features in another "
+                "order: it cannot be gone on from. The run's record still shows all of it."
+            )
         here = self._tensors()
         # Of a state that was saved before there was a least-squares predictor.
         tensors: Mapping[str, Tensor] = {"cross": torch.zeros_like(self.cross), **state["tensors"]}
@@ -408,4 +553,20 @@ class Trainer:
         self.predictor.mode, self.predictor.holds_mlp = knobs.predictor, bool(counters["holds_mlp"])
         self._knobs, self._step = knobs, step
         self._has_correlation = bool(counters["has_correlation"])
-        self._apply_rates()
+        # Of a state from before this was kept: the target's own pass is right in any case.
+        self._target_is_online = bool(counters.get("target_is_online", False))
+        self._rates.take(knobs)
+
+
+def _trains_predictor(k: Knobs) -> bool:
+    """Whether SGD changes Wp: where every step sets it anew, nothing of it would be left."""
+    return k.predictor != "none" and not (k.predictor in SET_MODES and k.freq == 1)
+
+
+@contextmanager
+def _fastest_kernels(device: torch.device) -> Iterator[None]:
+    """cuDNN tries its kernels on the first step of each shape and keeps the fastest."""
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
+        with flags if device.type == "cuda" else contextlib.nullcontext():
+            yield

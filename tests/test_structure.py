@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each module may import those on the levels before its own, and its neighbours never.
 LEVELS = [
-    {"errors", "interrupt"},
+    {"errors", "interrupt", "seeds", "cores", "graphs", "transfer", "agreement", "weights", "memory"},
     {"config", "spectrum", "theory", "database", "keep", "pyramid"},
     {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk"},
-    {"predictor", "checkpoint", "evaluation", "store"},
+    {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
     {"trainer", "export"},
     {"loop"},
     {"replay"},
@@ -22,7 +22,7 @@ LEVELS = [
 ]
 WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
-    "replay", "reproduce",
+    "replay", "reproduce", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
 }  # fmt: skip
 
 

@@ -17,10 +17,12 @@ from torch.nn import functional
 from ssl_lab.augment import normalise, two_views
 from ssl_lab.datasets import Dataset
 from ssl_lab.networks import Network, build_network
-from ssl_lab.optimiser import SGD
+from ssl_lab.optimiser import sgd_step
 from ssl_lab.reproduce.rows import Job
 from ssl_lab.reproduce.study import SUPERVISED
-from ssl_lab.trainer import resolve_device, stream_seed
+from ssl_lab.seeds import stream_seed
+from ssl_lab.trainer import resolve_device
+from ssl_lab.weights import FlatWeights
 
 LR, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
 
@@ -40,12 +42,12 @@ def supervised(job: Job, folder: Path, data: Dataset, stop: threading.Event) -> 
     recipe = replace(data.info.recipe, crop_scale=(0.5, 1.0), jitter_probability=0.0, grey=0.0, blur_taps=0)
     images, labels = labelled.images.to(device), labelled.labels.to(device)
     network.to(device).train()
-    head = nn.Linear(network.represent(normalise(images[:2], recipe), 0).shape[1], len(data.classes)).to(device)
+    head = nn.Linear(network.features, len(data.classes)).to(device)
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * head.in_features**-0.5)
         head.bias.zero_()
-    optimiser = SGD([*network.encoder.parameters(), *head.parameters()], MOMENTUM)
-    optimiser.decay = DECAY
+    weights = FlatWeights(network.encoder, head)
+    decay = torch.tensor(DECAY, device=device)
     steps_per_epoch = max(1, len(images) // config.batch_size)
     epochs = config.epochs or 1
     steps = epochs * steps_per_epoch
@@ -60,10 +62,10 @@ def supervised(job: Job, folder: Path, data: Dataset, stop: threading.Event) -> 
         rows = order[place * config.batch_size : (place + 1) * config.batch_size]
         views.manual_seed(stream_seed(config.seed, "views", step))
         view, _ = two_views(images[rows], recipe, views, 1.0)
-        loss = functional.cross_entropy(head(network.represent(view, 0)), labels[rows])
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.lr = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimiser.step()
+        loss = functional.cross_entropy(head(network.represent(network.prepare(view), 0)), labels[rows])
+        lr = torch.tensor(LR * 0.5 * (1 + math.cos(math.pi * step / steps)), device=device)
+        gradients = torch.autograd.grad(loss, weights.parameters)
+        sgd_step(weights, gradients, lr=lr, decay=decay, momentum=MOMENTUM)
     accuracy = _accuracy(network, head, data, device)
     _keep(
         folder / job.name / SUPERVISED,
@@ -77,7 +79,7 @@ def _accuracy(network: Network, head: nn.Linear, data: Dataset, device: torch.de
     network.eval()
     right = 0
     for images, labels in zip(torch.split(data.test.images, 512), torch.split(data.test.labels, 512), strict=True):
-        out = head(network.represent(normalise(images.to(device), data.info.recipe), 0))
+        out = head(network.represent(network.prepare(normalise(images.to(device), data.info.recipe)), 0))
         right += int((out.argmax(1).cpu() == labels).sum())
     return right / len(data.test.labels)
 

@@ -14,9 +14,7 @@ import torch
 from torch import nn
 
 from ssl_lab import Trainer
-from ssl_lab.augment import two_views
 from ssl_lab.networks import mlp
-from ssl_lab.trainer import stream_seed
 
 # It would look on the network for a newer version of itself.
 os.environ.setdefault("LIGHTLY_DID_VERSION_CHECK", "True")
@@ -71,9 +69,9 @@ def test_a_whole_byol_step_as_lightly_writes_it(make_trainer: Make) -> None:
     # Ours has no gains in BN.
     for part in (head, target_head, predictor):
         part.layers[1].requires_grad_(False)
-    generator = torch.Generator().manual_seed(stream_seed(dims.seed, "views", 0))
-    images = trainer._batch()
-    x0, x1 = two_views(images, trainer.dataset.info.recipe, generator, 1.0)
+    for network in (online, target):
+        network.stack_views(1, together=True)
+    x0, x1 = trainer._views.at(0, 1.0).chunk(2)
     criterion = NegativeCosineSimilarity()
     weights = [*online.encoder.parameters(), *head.parameters(), *predictor.parameters()]
     sgd = torch.optim.SGD([w for w in weights if w.requires_grad], lr=0.03, momentum=0.9)

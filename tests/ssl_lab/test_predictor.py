@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from ssl_lab.predictor import Predictor, balanced_factors, correlation, directcopy, directpred, optimal
+from ssl_lab.predictor import (
+    Predictor,
+    balanced_factors,
+    correlation,
+    correlations,
+    directcopy,
+    directpred,
+    directpred_by_products,
+    largest_eigenvalue,
+    optimal,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -149,3 +160,60 @@ def test_one_layer_and_direct_modes_share_the_matrix_to_the_bit() -> None:
     for mode in ("directpred", "none", "directcopy", "optimal", "linear"):
         predictor.set_mode(mode, generator())
         assert torch.equal(predictor.kept_matrix(), kept)
+
+
+def psd(d: int, spectrum: Tensor, scale: float) -> Tensor:
+    q, _ = torch.linalg.qr(torch.randn(d, d, generator=generator(5), dtype=torch.float64))
+    return (q * spectrum.double() * scale) @ q.T
+
+
+SPECTRA = {
+    "flat": lambda d: torch.ones(d),
+    "condition 1e4": lambda d: torch.logspace(0, -4, d),
+    "condition 1e6": lambda d: torch.logspace(0, -6, d),
+    "condition 1e8": lambda d: torch.logspace(0, -8, d),
+    "one direction": lambda d: (torch.arange(d) == 0).float(),
+    "half of them": lambda d: (torch.arange(d) < d // 2).float(),
+    "nothing": lambda d: torch.zeros(d),
+}
+
+
+@pytest.mark.parametrize("d", [2, 32, 128])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_directpred_by_products_is_directpred(name: str, scale: float, d: int) -> None:
+    """To 1e-3 of the largest entry, against the eigendecomposition in float64."""
+    f = psd(d, SPECTRA[name](d), scale)
+    for eps in (0.0, 0.1):
+        exact, found = directpred(f, eps), directpred_by_products(f.float(), eps)
+        # The exact rule lifts eigenvalues to 1e-4, which an eps of 0 shows.
+        allowed = 1e-3 * float(exact.abs().max()) + (1e-4 if eps == 0 else 0.0)
+        assert float((found - exact).abs().max()) <= allowed
+        assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_the_largest_eigenvalue_by_products(name: str) -> None:
+    f = psd(32, SPECTRA[name](32), 3.0)
+    assert float(largest_eigenvalue(f.float())) == pytest.approx(
+        float(torch.linalg.eigvalsh(f)[-1]), rel=1e-4, abs=1e-6
+    )
+
+
+def test_two_largest_eigenvalues_close_together() -> None:
+    spectrum = torch.linspace(1.0, 0.99, 32)
+    assert float(largest_eigenvalue(psd(32, spectrum, 1.0).float())) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_an_f_that_is_not_finite_gives_a_wp_that_is_not() -> None:
+    f = torch.eye(4)
+    f[1, 2] = f[2, 1] = float("nan")
+    assert not directpred_by_products(f, 0.1).isfinite().all()
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_both_correlations_in_one_product(centred: bool) -> None:
+    f, z = (torch.randn(10, 4, generator=generator(seed)) + 1 for seed in (1, 2))
+    both = correlations(f, z, centred=centred)
+    torch.testing.assert_close(both[:, :4], correlation(f, centred=centred))
+    torch.testing.assert_close(both[:, 4:].T, correlation(f, z, centred=centred))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lab import Trainer, preset, presets
-from ssl_lab.augment import two_views
+from ssl_lab.augment import augment
 from ssl_lab.errors import ConfigError, KnobError, NonFiniteLossError, SSLLabError
-from ssl_lab.trainer import stream_seed
+from ssl_lab.networks import stack_views
+from ssl_lab.seeds import stream_seed
 from tests.ssl_lab.conftest import small_config
 
 Make = Callable[..., Trainer]
@@ -34,24 +35,36 @@ class PlainRun:
         self.online = copy.deepcopy(trainer.online)
         self.target = copy.deepcopy(trainer.target)
         self.predictor = copy.deepcopy(trainer.predictor)
+        for network in (self.online, self.target):
+            network.stack_views(1, together=True)
+        stack_views(self.predictor, 1)
         self.momentum: dict[str, Tensor] = {}
         self.f: np.ndarray | None = None
         self.c: np.ndarray | None = None
         self.step_index = 0
 
-    def batch(self) -> Tensor:
+    def batch(self, step: int) -> Tensor:
         config = self.trainer.config
         images = self.trainer.dataset.train.images
-        epoch, place = divmod(self.step_index, len(images) // config.batch_size)
+        epoch, place = divmod(step, len(images) // config.batch_size)
         generator = torch.Generator().manual_seed(stream_seed(config.seed, "order", epoch))
         order = torch.randperm(len(images), generator=generator).tolist()
         rows = order[place * config.batch_size : (place + 1) * config.batch_size]
         return torch.stack([images[row] for row in rows])
 
+    def views(self) -> tuple[Tensor, Tensor]:
+        """Of the whole block, of which those of one step are taken."""
+        k, config, ahead = self.trainer.knobs, self.trainer.config, self.trainer._views.ahead
+        number, place = divmod(self.step_index, ahead)
+        generator = torch.Generator().manual_seed(stream_seed(config.seed, "views", number))
+        images = [self.batch(number * ahead + i) for i in range(ahead) for _ in range(2)]
+        made = augment(torch.cat(images), self.trainer.dataset.info.recipe, generator, k.augmentation)
+        first, second = made.split(config.batch_size)[2 * place : 2 * place + 2]
+        return self.online.prepare(first), self.online.prepare(second)
+
     def step(self) -> float:
         k, config = self.trainer.knobs, self.trainer.config
-        generator = torch.Generator().manual_seed(stream_seed(config.seed, "views", self.step_index))
-        v1, v2 = two_views(self.batch(), self.trainer.dataset.info.recipe, generator, k.augmentation)
+        v1, v2 = self.views()
         f1, f2 = self.online(v1), self.online(v2)
         q1, q2 = self.predictor(f1), self.predictor(f2)
         z1, z2 = (self.target(v1).detach(), self.target(v2).detach()) if k.stop_gradient else (f1, f2)
@@ -145,13 +158,14 @@ def test_the_penalty_is_part_of_what_is_descended(make_trainer: Make) -> None:
 def test_bn_statistics_belong_to_a_view(make_trainer: Make) -> None:
     trainer = make_trainer("byol")
     trainer.set(augmentation=2.0)
+    trainer.step()
     seen: list[Tensor] = []
     bn = trainer.target.projector[1]
     assert isinstance(bn, nn.BatchNorm1d)
     bn.register_forward_hook(lambda _m, _i, out: seen.append(out.detach().clone()))
     trainer.step()
-    assert len(seen) == 2
-    for view in seen:
+    (both,) = seen
+    for view in both.chunk(2):
         assert view.shape[0] == trainer.config.batch_size
         torch.testing.assert_close(view.mean(0), torch.zeros(view.shape[1]), atol=1e-5, rtol=0)
 
@@ -181,8 +195,7 @@ def test_epochs_see_every_image_once_in_another_order(make_trainer: Make) -> Non
     for epoch in range(2):
         rows = []
         for place in range(3):
-            trainer._step = epoch * 3 + place
-            rows.append(trainer._batch())
+            rows.append(trainer.dataset.train.images[trainer._views.rows(epoch * 3 + place)])
         orders.append(torch.cat(rows))
     everything = trainer.dataset.train.images.flatten(1).int().sum(1).sort().values
     for order in orders:

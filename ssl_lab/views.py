@@ -1,0 +1,81 @@
+"""The training images of each step as two augmented views, made for several steps at a time.
+
+Small batches cost more to launch than to compute: the many small operations of the augmentation are paid once for a
+block of steps. The block of a step, and the random numbers in it, depend on the run's seed and the step alone, so any
+step can be reached again without those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ssl_lab.augment import augment
+from ssl_lab.config import Recipe
+from ssl_lab.seeds import stream_seed
+
+LONGEST = 8
+"""Most steps of a block: turning the augmentation's strength throws the rest of a block away."""
+_NUMBERS = {"cpu": 1 << 17, "cuda": 1 << 23}
+"""Pixels of a block: on a CPU it should stay in the caches, on a GPU it should fill the device."""
+
+
+def steps_ahead(numbers: int, device: torch.device) -> int:
+    """Steps of a block, a power of two, for steps of ``numbers`` pixels (both views, all channels)."""
+    most = min(LONGEST, max(1, _NUMBERS.get(device.type, 1) // numbers))
+    return int(2 ** (most.bit_length() - 1))
+
+
+class ViewStream:
+    """The two views of any step, stacked: first all of view 1, then all of view 2.
+
+    Args:
+        images: (N, C, S, S) uint8, on the device that does the work.
+        recipe: their augmentation at strength 1.
+        prepare: what the network makes of float images before its first weight; rows stay rows.
+        seed: the run's.
+        batch_size: images a step.
+    """
+
+    def __init__(
+        self, images: Tensor, recipe: Recipe, prepare: Callable[[Tensor], Tensor], seed: int, batch_size: int
+    ) -> None:
+        self._images, self._recipe, self._prepare = images, recipe, prepare
+        self._seed, self._size = seed, batch_size
+        self.steps_per_epoch = len(images) // batch_size
+        """Steps of a pass over the images; the short last batch is left out."""
+        self.ahead = steps_ahead(2 * batch_size * images[0].numel(), images.device)
+        """Steps of a block."""
+        self._generator = torch.Generator(device=images.device)
+        self._order: tuple[int, Tensor] | None = None
+        self._block: tuple[int, float, Tensor] | None = None
+
+    def rows(self, step: int) -> Tensor:
+        """(B,) int64 on the device: which images step ``step`` (from 0) shows; shuffled anew each epoch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(stream_seed(self._seed, "order", epoch))
+            order = torch.randperm(len(self._images), generator=generator)
+            self._order = (epoch, order.to(self._images.device))
+        return self._order[1][place * self._size : (place + 1) * self._size]
+
+    def at(self, step: int, strength: float) -> Tensor:
+        """(2B, ...) prepared views of step ``step`` (from 0), augmented with ``strength``; not to be written to."""
+        number, place = divmod(step, self.ahead)
+        if self._block is None or self._block[:2] != (number, strength):
+            self._block = None  # its memory is there for the next
+            self._block = (number, strength, self._made(number, strength))
+        rows = 2 * self._size
+        return self._block[2][place * rows : (place + 1) * rows]
+
+    def _made(self, number: int, strength: float) -> Tensor:
+        first = number * self.ahead
+        pairs = []
+        for step in range(first, first + self.ahead):
+            rows = self.rows(step)
+            pairs += [rows, rows]
+        images = self._images[torch.cat(pairs)]
+        self._generator.manual_seed(stream_seed(self._seed, "views", number))
+        return self._prepare(augment(images, self._recipe, self._generator, strength))
