@@ -7,12 +7,16 @@ rules that takes another path through it; each is captured once and kept.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 import torch
 
 Work = Callable[[], None]
+
+_capturing = threading.Lock()
+"""Runs of one process capture one after the other: they share torch's stream for it."""
 
 KEPT = 16
 """Graphs kept; past it the one that was not used for longest goes."""
@@ -62,6 +66,6 @@ class StepGraphs:
         graph = torch.cuda.CUDAGraph()
         # Other runs of this process may allocate meanwhile, in threads of their own.
         capture = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
-        with torch.cuda.device(self._device), capture:
+        with _capturing, torch.cuda.device(self._device), capture:
             work()
         return graph.replay

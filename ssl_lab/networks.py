@@ -152,10 +152,11 @@ class SmallEncoder(nn.Module):
         return pixels.index_select(1, _patches(channels, size, images.device)).view(count, self.side**2, -1)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.conv1.weight
-        x = nnf.linear(x, weight.reshape(len(weight), -1))
+        # Narrow products are at the mercy of their layout: with the weights this way round, this one and the one of its
+        # gradient take a third and an eighth of the time.
+        weight = self.conv1.weight.flatten(1).t().contiguous()
         # (B, places, width) in memory is (B, width, side, side) with the channels innermost.
-        x = x.view(len(x), self.side, self.side, -1).permute(0, 3, 1, 2)
+        x = (x.flatten(0, 1) @ weight).view(len(x), self.side, self.side, -1).permute(0, 3, 1, 2)
         x = self.relu(self.bn1(x))
         x = self.relu(self.bn2(self.conv2(x)))
         # As it lies in memory, place by place: any other order would have it copied, forth and back.
