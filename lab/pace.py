@@ -18,11 +18,18 @@ BROWSER_SHARE = 0.5
 """Most of the time that a picture may take from its last message to its paint: the rest is for the person's hands."""
 
 AHEAD = 2
-"""Most pictures on their way to the browser when somebody asks for one; else there is one."""
+"""Most pictures without their answer when somebody asks for one more; else there is one."""
+
+ASK_AGAIN = 0.5
+"""Seconds between questions to a page that is quick: an answer costs the kernel and the server as much as a third of a
+picture. One that is not quick is asked after each picture."""
+
+QUICK = TICK / 2
+"""Seconds within which a quick page answers."""
 
 
 class Pace:
-    """Numbers the pictures, hears when the browser has painted them, and says how long to wait with the next one.
+    """Numbers pictures, hears when the browser has painted them, and says how long to wait with the next one.
 
     A slow phone or a slowed down tab takes in messages more slowly than a kernel sends them, and no queue on the way
     says so: only the page can. Until it has answered once nobody is waited for, as in a notebook without a display.
@@ -37,6 +44,7 @@ class Pace:
         self._note: tuple[int, float] | None = None
         self._answers = False
         self._delay = 0.0
+        self._asked_last = float("-inf")
         self._begun = self._ended = float("-inf")
 
     def answered(self, number: int) -> None:
@@ -45,16 +53,20 @@ class Pace:
 
     def back(self) -> None:
         """A page looks again: what it was sent before it went says nothing of it."""
-        self._underway, self._delay = [], 0.0
+        self._underway, self._delay, self._asked_last = [], 0.0, float("-inf")
 
     def took(self, begun: float) -> None:
         """A look for news that began at this time is over, whether there were any or not."""
         self._begun, self._ended = begun, self._clock()
 
-    def sent(self) -> int:
-        """A picture is on its way; gives its number."""
+    def sent(self) -> int | None:
+        """A picture is on its way; gives its number if the page is to answer it."""
+        now = self._clock()
+        if self._delay <= QUICK and not self._underway and now < self._asked_last + ASK_AGAIN:
+            return None
+        self._asked_last = now
         self._number += 1
-        self._underway = [*self._underway, (self._number, self._clock())][-AHEAD:]
+        self._underway = [*self._underway, (self._number, now)][-AHEAD:]
         return self._number
 
     def wait(self, asked: bool) -> float:

@@ -32,7 +32,7 @@ class Publisher:
 
     Voila never culls a kernel that keeps sending, and a browser piles up what a hidden tab is sent: so nothing is
     written while the tab is hidden, or when the browser has not been heard of for a while. Else a picture goes out
-    when :class:`~lab.pace.Pace` says so; its number is the last message of it, and the page answers with that number.
+    when :class:`~lab.pace.Pace` says so; the last message of it may be its number, which the page answers with.
 
     Args:
         browser: the page's eyes.
@@ -112,8 +112,8 @@ class Publisher:
         drawn = self._tick(draw)
         if draw:
             self._pace.took(begun)
-            if drawn:
-                self._browser.picture = self._pace.sent()
+            if drawn and (number := self._pace.sent()) is not None:
+                self._browser.picture = number
         if here and self._present is not None and begun - self._said >= SAY_HERE:
             self._said = begun
             self._present()
