@@ -66,6 +66,12 @@ FAR = 3_000
 to come to its end again takes a while."""
 
 
+ANSWER_PAUSE = 0.015
+"""Seconds between looks for the driver's answer to a command."""
+
+ANSWER_PATIENCE = 0.4
+"""Seconds for which a picture waits for the answer to a command, so that it shows what the command did."""
+
 AT_HOME: Mapping[str, Any] = {"device": "auto", "data_dir": None}
 """Settings that a run of one's own takes from this machine, and not from the file that it grew from."""
 
@@ -131,6 +137,8 @@ class Bench:
         self._refusal = ""
         self._refusal_time = 0.0
         self._complaint = ""
+        self._awaited: tuple[RunStore, int, float] | None = None
+        """The last command that was sent: where, its number, and how long its answer is worth waiting for."""
         self._full = False
         self._acting = False
         self._said = ""
@@ -245,17 +253,32 @@ class Bench:
             if self._store.status().state == "done":
                 raise SSLLabError("This run is done. Start a new one to go on.")
             self._host.wake(self._store)
-            self._store.send(command, payload)
+            self._await(self._store, self._store.send(command, payload))
 
         store = self._store
         free = not self._acting and self._actions.empty() and not self._why_not
         if store is not None and free and store.driven():
             # The usual way: straight into the file, taken at the next step boundary.
-            store.send(command, payload)
-            self.publisher.poke()
+            self._await(store, store.send(command, payload))
+            self.publisher.wake()
         else:
             # Behind what was asked before, such as a new run that this is meant for.
             self._do(send)
+
+    def _await(self, store: RunStore, number: int) -> None:
+        self._awaited = store, number, time.monotonic() + ANSWER_PATIENCE
+
+    def _answer_is_near(self) -> bool:
+        """Whether a command is just being taken; asks for a picture when it has been, or takes too long."""
+        if self._awaited is None:
+            return False
+        store, number, until = awaited = self._awaited
+        if store is self._store and time.monotonic() < until and store.command(number).state == "waiting":
+            return True
+        if self._awaited is awaited:
+            self._awaited = None
+        self.publisher.poke()
+        return False
 
     def _on_query(self, change: Mapping[str, Any]) -> None:
         self._do(lambda: self._open_page(dict(change["new"])))
@@ -515,8 +538,8 @@ class Bench:
         if self._store is not None and not self._why_not:
             self._host.wake(self._store)
 
-    def _tick(self, visible: bool) -> None:
-        """One round of the publisher: do what was asked, then write what changed."""
+    def _tick(self, draw: bool) -> bool:
+        """One round of the publisher: do what was asked, then write what changed; whether there was a new picture."""
         while True:
             try:
                 action = self._actions.get_nowait()
@@ -534,14 +557,17 @@ class Bench:
                 self._acting = False
         if self._full:
             self._say_full()
-            return
+            return False
         # While a file is under way to the page or from it, the next round comes sooner.
         self.publisher.soon = self.files.pump()
-        if not visible:
-            return
+        if self._answer_is_near():
+            self.publisher.soon = ANSWER_PAUSE
+            return False
+        if not draw:
+            return False
         if self._store is None or self._reader is None:
             self._banner([self._complaint] if self._complaint else [], [])
-            return
+            return False
         waiting = waiting_knobs(self._store)
         shown = self.timeline.step
         try:
@@ -549,16 +575,17 @@ class Bench:
         except (SSLLabError, sqlite3.Error) as error:
             # What is drawn stays; the next round may read it again.
             self._banner([str(error)], [])
-            return
+            return False
         self.transport.show(view.status, bool(self._why_not))
         self.knobs.show(view.status, waiting, bool(self._why_not))
-        self._draw(view)
         self._show_timeline(view, shown)
+        drawn = self._draw(view)
         self._show_words(view)
         self._show_trouble(view)
         if time.monotonic() >= self._shelf_due:
             self._shelf_due = time.monotonic() + SHELF_PAUSE
             self._show_shelf()
+        return drawn
 
     def present(self) -> None:
         """Says that the page is still here; called by the publisher every two seconds while it is."""
@@ -570,16 +597,17 @@ class Bench:
             if not self._why_not:
                 self._store.touch_viewer()
 
-    def _draw(self, view: RunView) -> None:
+    def _draw(self, view: RunView) -> bool:
         key = tuple(
             (v.id, v.shown, v.step, v.last, v.newest.number if v.newest else 0, len(v.events), v.knn, v.status.knobs)
             for v in (view, *view.others)
         )
         if key == self._drawn:
-            return
+            return False
         self._drawn = key
         for panel in self.panels:
             panel.update(view)
+        return True
 
     def _show_timeline(self, view: RunView, asked: int) -> None:
         timeline, state = self.timeline, _Changes(self.timeline)

@@ -50,4 +50,14 @@ class Browser(anywidget.AnyWidget):
 
     title: Any = t.Unicode("", help="Title of the page, under Voila.").tag(sync=True)
 
+    picture: Any = t.Int(0, help="Number of the picture that the page has been sent: the last message of it.").tag(
+        sync=True
+    )
+
+    painted: Any = t.Int(-1, help="Number of the last picture that stands on the screen.").tag(
+        sync=True, echo_update=False
+    )
+    """What the page answers to ``picture``; -1 until a page has shown the widget. A hidden tab paints nothing and so
+    says nothing."""
+
     announce: Any = t.Unicode("", help="What a screen reader shall read out when it has time.").tag(sync=True)

@@ -6,52 +6,72 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from lab.browser import Browser
+from lab.pace import Pace
 
 log = logging.getLogger(__name__)
-
-TICK = 0.18
-"""Seconds between two pictures."""
-
-BUSY_SHARE = 0.25
-"""Most of the time that drawing may take of this thread: on a slow machine the pictures come slower."""
 
 GONE = 90.0
 """Seconds without a heartbeat of the browser after which nobody is there: some slow a hidden tab to a beat a minute."""
 
+UNSEEN = 1.0
+"""Seconds between rounds while nobody looks."""
+
+SAY_HERE = 2.0
+"""Seconds between calls of ``present``."""
+
 
 class _Page(Protocol):
-    def __call__(self, visible: bool) -> None: ...
+    def __call__(self, draw: bool) -> bool: ...
 
 
 class Publisher:
-    """Calls ``tick(visible)`` until stopped.
+    """Calls ``tick(draw)`` until stopped.
 
     Voila never culls a kernel that keeps sending, and a browser piles up what a hidden tab is sent: so nothing is
-    written while the tab is hidden, or when the browser has not been heard of for a while.
+    written while the tab is hidden, or when the browser has not been heard of for a while. Else a picture goes out
+    when :class:`~lab.pace.Pace` says so; the last message of it may be its number, which the page answers with.
 
     Args:
         browser: the page's eyes.
-        tick: does what was asked and writes what changed; told whether a page is looking.
+        tick: does what was asked and, if it is to draw, writes what changed; says whether there was a new picture.
         present: called about every two seconds while a page is there, hidden or not.
+        clock: seconds.
     """
 
-    def __init__(self, browser: Browser, tick: _Page, present: Callable[[], None] | None = None) -> None:
-        self._browser, self._tick = browser, tick
-        self._present = present
+    def __init__(
+        self,
+        browser: Browser,
+        tick: _Page,
+        present: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._browser, self._tick, self._present, self._clock = browser, tick, present, clock
         self.soon: float | None = None
         """Seconds until the next round, where the tick wants it sooner than the next picture is due."""
+        self._pace = Pace(clock)
         self._stop = threading.Event()
-        self._poked = threading.Event()
+        self._wake = threading.Event()
+        self._asked = False
+        self._looking = False
+        self._said = float("-inf")
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._heard = time.monotonic()
+        self._heard = clock()
         self._ever = False
         self._browser.observe(self._on_alive, names="alive")
+        self._browser.observe(lambda _: self.poke(), names="visible")
+        self._browser.observe(self._on_painted, names="painted")
 
     def _on_alive(self, _change: object) -> None:
-        self._heard, self._ever = time.monotonic(), True
+        here, self._heard, self._ever = self.here(), self._clock(), True
+        if not here:
+            self.poke()
+
+    def _on_painted(self, change: Any) -> None:
+        self._pace.answered(change["new"])
+        self._wake.set()
 
     def start(self) -> None:
         """Begins."""
@@ -59,36 +79,55 @@ class Publisher:
 
     def poke(self) -> None:
         """Draws at once: somebody did something and waits for the picture. Costs nothing in a callback."""
-        self._poked.set()
+        self._asked = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Has a round at once, and the next picture when it is due."""
+        self._wake.set()
 
     def stop(self) -> None:
         """Ends after the tick under way."""
         self._stop.set()
-        self._poked.set()
+        self._wake.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=10.0)
 
     def here(self) -> bool:
         """Whether a page is there; a bench that no browser ever showed counts as watched by its notebook."""
-        return not self._ever or time.monotonic() - self._heard < GONE
+        return not self._ever or self._clock() - self._heard < GONE
+
+    def round(self) -> float:
+        """Ticks, with a picture if one is due; gives the seconds until the next round."""
+        begun = self._clock()
+        here = self.here()
+        looking = here and bool(self._browser.visible)
+        if looking and not self._looking:
+            self._pace.back()
+        self._looking = looking
+        draw = looking and self._pace.wait(self._asked) <= 0
+        if draw:
+            # Before the tick: what is asked for meanwhile may come too late for this picture.
+            self._asked = False
+        drawn = self._tick(draw)
+        if draw:
+            self._pace.took(begun)
+            if drawn and (number := self._pace.sent()) is not None:
+                self._browser.picture = number
+        if here and self._present is not None and begun - self._said >= SAY_HERE:
+            self._said = begun
+            self._present()
+        rest = self._pace.wait(self._asked) if looking else UNSEEN
+        return rest if self.soon is None else min(rest, self.soon)
 
     def _run(self) -> None:
-        said = 0.0
         while not self._stop.is_set():
-            begun = time.monotonic()
             try:
-                here = self.here()
-                self._tick(here and bool(self._browser.visible))
-                if here and self._present is not None and begun - said >= 2.0:
-                    said = begun
-                    self._present()
+                rest = self.round()
             except Exception:
                 # A picture that fails must not end all pictures; what is wrong stands in the kernel's log.
                 log.exception("A picture could not be drawn")
                 self._stop.wait(1.0)
-            cost = time.monotonic() - begun
-            # A person who drags gets pictures as fast as half of the time allows, and always the latest.
-            self._stop.wait(min(cost, TICK))
-            rest = max(TICK - cost, cost * (1 / BUSY_SHARE - 1)) - min(cost, TICK)
-            self._poked.wait(max(rest, 0.0) if self.soon is None else min(max(rest, 0.0), self.soon))
-            self._poked.clear()
+                rest = 0.0
+            self._wake.wait(rest)
+            self._wake.clear()

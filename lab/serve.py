@@ -23,6 +23,7 @@ from jupyter_server.utils import url_path_join
 from traitlets.config import Config
 from voila.app import Voila
 from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
+from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
 from ssl_lab.errors import SSLLabError
 
@@ -177,6 +178,7 @@ class _Server(Voila):  # type: ignore[misc]
     def init_handlers(self) -> list[Any]:
         handlers: list[Any] = super().init_handlers()
         handlers.insert(0, (url_path_join(self.server_url, r"/voila/api/shutdown/(.*)"), _Goodbye))
+        handlers.insert(0, (url_path_join(self.server_url, r"/api/kernels/(?P<kernel_id>[\w-]+)/channels"), _Channels))
         if self.front is not None:
             to = url_path_join(self.base_url, "voila/render", quote(self.front))
             handlers.insert(0, (self.server_url, _ToFront, {"to": to}))
@@ -223,6 +225,18 @@ class _Goodbye(VoilaShutdownKernelHandler):  # type: ignore[misc]
             await super().post(kernel_id)
         else:
             self.set_status(204)
+
+
+class _Channels(VoilaKernelWebsocketHandler):  # type: ignore[misc]
+    """A kernel's messages, each sent when it is there.
+
+    Left to itself the socket holds small messages back until the browser has confirmed those before, which takes 40 ms:
+    a picture of ten messages would come in pieces, and be painted in pieces.
+    """
+
+    async def open(self, kernel_id: str) -> None:
+        self.set_nodelay(True)
+        await super().open(kernel_id)
 
 
 class _ToFront(tornado.web.RequestHandler):

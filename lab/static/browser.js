@@ -171,6 +171,20 @@ export default () => {
     model.on("change:run", showRun);
     model.on("change:title", showTitle);
 
+    // The first frame holds the picture; when the second one begins, it stands on the screen.
+    let asked = 0;
+    const answer = () => {
+      window.cancelAnimationFrame(asked);
+      asked = window.requestAnimationFrame(() => {
+        asked = window.requestAnimationFrame(() => {
+          model.set("painted", model.get("picture"));
+          model.save_changes();
+        });
+      });
+    };
+    model.on("change:picture", answer);
+
+    model.set("painted", model.get("picture"));
     model.set("query", pageQuery());
     now();
     showRun();
@@ -183,6 +197,8 @@ export default () => {
       window.clearTimeout(timer);
       window.clearTimeout(settling);
       window.clearTimeout(resting);
+      window.cancelAnimationFrame(asked);
+      model.off("change:picture", answer);
       model.off("change:run", showRun);
       model.off("change:title", showTitle);
       model.off("change:step", showStep);

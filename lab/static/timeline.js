@@ -246,8 +246,10 @@ function render({ model, el }) {
     () => rover?.node ?? range,
   );
 
+  // Asked for only when it may have changed: with a picture under way the page would be laid out for it at once.
+  let width = 0;
+
   function placeMarks() {
-    const width = marks.clientWidth;
     let taken = -Infinity;
     for (const { node, item } of pins) {
       const share = Math.max(0, Math.min(1, item.step / top));
@@ -345,7 +347,10 @@ function render({ model, el }) {
     fork_why: showFork,
   };
   for (const [name, show] of Object.entries(heard)) model.on(`change:${name}`, show);
-  const resized = new ResizeObserver(placeMarks);
+  const resized = new ResizeObserver(() => {
+    width = marks.clientWidth;
+    placeMarks();
+  });
   resized.observe(bar);
 
   showEvents();

@@ -45,6 +45,8 @@ class Watched:
     page: Any
     seen: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
+    """Bytes of each change that a kernel sent to a widget."""
     leaving: bool = False
     """Set while a page is left on purpose: what it then breaks off has not failed."""
 
@@ -58,6 +60,7 @@ class Watched:
         self.page.on("request", self._request)
         self.page.on("requestfailed", self._failed)
         self.page.on("response", self._response)
+        self.page.on("websocket", lambda socket: socket.on("framereceived", self._frame))
         return self
 
     def _console(self, message: Any) -> None:
@@ -69,6 +72,10 @@ class Watched:
         parts = urlsplit(request.url)
         if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname not in OUR_HOSTS:
             self.seen.append(f"foreign request: {request.url}")
+
+    def _frame(self, frame: str | bytes) -> None:
+        if '"method"' in frame if isinstance(frame, str) else b'"method"' in frame:
+            self.pictures.append(len(frame))
 
     def _failed(self, request: Any) -> None:
         if not self.leaving:

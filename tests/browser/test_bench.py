@@ -158,6 +158,44 @@ def test_dark(app: Server, open_page: Open) -> None:
     page_is_clean(page)
 
 
+SEEN = """(state) => {
+  Object.defineProperty(document, 'visibilityState', { configurable: true, get: () => state });
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+def test_a_hidden_tab_costs_nothing_and_catches_up_when_it_is_back(app: Server, open_page: Open) -> None:
+    page = open_page(app.at("/"))
+    ready(page)
+    press(page, "Run")
+    eventually(lambda: step(page) > 30, "steps")
+    eventually(lambda: len(page.pictures) > 50, "pictures")
+    with open_run(page.page.locator(".ssl-headline b").first.inner_text(), app.root, readonly=True) as store:
+        page.page.evaluate(SEEN, "hidden")
+        # What is on its way still comes.
+        page.page.wait_for_timeout(1_500)
+        stood, seen, hidden = step(page), len(page.pictures), store.last_step()
+        page.page.wait_for_timeout(5_000)
+        assert page.pictures[seen:] == []
+        assert step(page) == stood
+        assert store.last_step() > hidden, "the run goes on by itself"
+        before = curves(page, "Loss")
+        now = store.last_step()
+        page.page.evaluate(SEEN, "visible")
+        eventually(lambda: step(page) >= now, "the moment that the run has come to")
+        eventually(lambda: curves(page, "Loss") != before, "its curve")
+        later = step(page)
+        eventually(lambda: step(page) > later + 10, "a run that is followed again")
+    press(page, "Pause")
+    eventually(lambda: state(page) == "paused", "a pause")
+    # A run that stands sends nothing either, but for what the shelf has to say of others.
+    page.page.wait_for_timeout(4_000)
+    seen = len(page.pictures)
+    page.page.wait_for_timeout(4_000)
+    assert len(page.pictures) - seen <= 2
+    page_is_clean(page)
+
+
 TRAINER_CELL = """
 from lab import Bench
 from ssl_lab import Trainer, preset

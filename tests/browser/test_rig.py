@@ -35,13 +35,14 @@ axes = [bq.Axis(scale=sx, label="x"), bq.Axis(scale=sy, orientation="vertical", 
 figure = bq.Figure(marks=[line], axes=axes, min_aspect_ratio=0.1, max_aspect_ratio=100,
                    layout=w.Layout(width="100%", height="220px"))
 slider = w.IntSlider(value=1, min=1, max=9, description="k")
-answer, eyes, key = w.Label("k=1"), w.Label(), w.Label("no key")
+answer, eyes, key, painted = w.Label("k=1"), w.Label(), w.Label("no key"), w.Label()
 button = w.Button(description="go", icon="play")
 browser = Browser()
 
 def turned(change):
     line.y = np.sin(x * change["new"])
     answer.value = f"k={change['new']}"
+    browser.picture = 70 + change["new"]
 
 def looked(change):
     eyes.value = f"{browser.query} {browser.width} {browser.visible} {browser.dark} {browser.alive}"
@@ -50,9 +51,10 @@ def looked(change):
 
 slider.observe(turned, "value")
 browser.observe(looked, ["query", "width", "visible", "dark", "alive"])
+browser.observe(lambda change: setattr(painted, "value", str(change["new"])), "painted")
 browser.on_msg(lambda _, content, __: setattr(key, "value", content["key"]))
-answer.add_class("answer"), eyes.add_class("eyes"), key.add_class("key")
-box = w.VBox([browser, slider, button, w.Text(), figure, answer, eyes, key])
+answer.add_class("answer"), eyes.add_class("eyes"), key.add_class("key"), painted.add_class("painted")
+box = w.VBox([browser, slider, button, w.Text(), figure, answer, eyes, key, painted])
 box.add_class("ssl-bench")
 box
 """
@@ -79,12 +81,14 @@ def page_kernel(page: Watched) -> str:
 
 
 def turn_the_slider(page: Watched) -> None:
+    eventually(lambda: text(page, ".painted") == "0", "the page's word that it can answer")
     curve = page.page.locator(".bqplot path.line").first
     before = curve.get_attribute("d")
     page.page.locator(".widget-slider [role=slider]").focus()
     page.page.keyboard.press("ArrowRight")
     eventually(lambda: text(page, ".answer") == "k=2", "Python's answer to the slider")
     eventually(lambda: curve.get_attribute("d") != before, "another curve")
+    eventually(lambda: text(page, ".painted") == "72", "the page's answer to a picture")
 
 
 def test_a_page_of_voila_goes_there_and_back(voila: Server, open_page: Callable[..., Watched]) -> None:
