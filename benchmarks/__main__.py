@@ -1,151 +1,102 @@
-"""``python -m benchmarks``: steps per second of the embedded default, without a page and with all panels live.
+"""``python -m benchmarks``: everything that is said of the lab's speed, measured on this machine, in one table.
 
-Each row carries n, the median and the spread; the hardware and the versions stand above the table.
+Each row carries n, the median and the spread; hardware, versions and the date stand above the table, and every single
+value is kept as JSON. What cannot be measured here has no row: a line under the table says why.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import platform
-import shutil
-import socket
-import statistics
-import subprocess
+import importlib
 import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from ssl_lab import RunStore, Trainer, preset
-from ssl_lab.loop import drive
-from ssl_lab.store import open_run
+from benchmarks.machine import about
+from benchmarks.plan import Plan
+from benchmarks.table import Table
+
+SECTIONS: Mapping[str, tuple[str, str]] = {
+    "peak": ("benchmarks.peak", "how fast the device multiplies large matrices"),
+    "step": ("benchmarks.step", "images a second of a ResNet-18 by method, batch size and precision"),
+    "digits": ("benchmarks.digits", "steps a second of the embedded default: alone, recorded, live in Chromium"),
+    "overhead": ("benchmarks.overhead", "DirectPred and DirectCopy over a linear predictor; the record over none"),
+    "latency": ("benchmarks.latency", "from a knob turned in Chromium to its effect and to its picture"),
+    "page": ("benchmarks.page", "first picture, cold and preheated; memory of a visitor"),
+    "peers": ("benchmarks.peers", "a BYOL step beside lightly's and plain PyTorch's"),
+    "evaluation": ("benchmarks.evaluation", "linear probe and kNN"),
+    "profile": ("benchmarks.kernels", "where the time of a step goes, by kind of kernel"),
+}
+"""Name, module and what it measures, in the order in which they run."""
+GPU = ("peak", "step", "overhead", "peers", "evaluation", "profile")
+"""Sections of the GPU part: they need neither Jupyter nor a browser."""
+USUAL = tuple(name for name in SECTIONS if name != "profile")
+"""Sections of a call without ``--gpu``: on a CPU the kinds of kernel say little."""
+RESULTS = Path(__file__).parent / "results"
 
 
-def hardware() -> str:
-    """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, Python {platform.python_version()}, torch {torch.__version__}"
+def chosen(only: str | None, gpu: bool) -> list[str]:
+    """The sections to run, in their order.
+
+    Raises:
+        ValueError: there is no such section.
+    """
+    if only is None:
+        return list(GPU if gpu else USUAL)
+    wanted = [word.strip() for word in only.split(",") if word.strip()]
+    unknown = [word for word in wanted if word not in SECTIONS]
+    if unknown or not wanted:
+        raise ValueError(f"there is no section {', '.join(unknown) or only!r}; the sections are {', '.join(SECTIONS)}")
+    return [name for name in SECTIONS if name in wanted]
 
 
-def bare(steps: int) -> float:
-    """Steps per second of ``Trainer.step`` alone."""
-    trainer = Trainer(preset("directpred", device="cpu"))
-    for _ in range(20):
-        trainer.step()
-    begun = time.perf_counter()
-    for _ in range(steps):
-        trainer.step()
-    return steps / (time.perf_counter() - begun)
-
-
-def recorded(steps: int) -> float:
-    """Steps per second of the loop that records, kNN and all, with nobody looking."""
-    trainer = Trainer(preset("directpred", device="cpu"))
-    for _ in range(20):
-        trainer.step()
-    with tempfile.TemporaryDirectory() as folder, RunStore.create("run", trainer.config, folder) as store:
-        begun = time.perf_counter()
-        drive(trainer, store, owner="train", until=20 + steps)
-        return steps / (time.perf_counter() - begun)
-
-
-@contextlib.contextmanager
-def app(folder: Path) -> Iterator[str]:
-    """``ssl-lab app`` on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
-    command = [
-        sys.executable,
-        "-m",
-        "ssl_lab.cli",
-        "app",
-        "--no-browser",
-        "--port",
-        str(port),
-        "--results",
-        str(folder),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                with contextlib.suppress(OSError), urllib.request.urlopen(url + "voila/static/voila.js", timeout=2):
-                    break
-                time.sleep(0.2)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def live(seconds: float) -> tuple[float, float]:
-    """(steps per second with every panel live in Chromium, seconds from the address to the first picture)."""
-    from playwright.sync_api import sync_playwright
-
-    with tempfile.TemporaryDirectory() as name, app(Path(name)) as url, sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        time.sleep(12)  # the engine loads torch, and a kernel is preheated
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        begun = time.perf_counter()
-        page.goto(url)
-        page.wait_for_selector(".ssl-bench .bqplot", timeout=60_000)
-        first = time.perf_counter() - begun
-        page.wait_for_selector(".ssl-state.ssl-paused", timeout=60_000)
-        page.locator(".ssl-bench").get_by_role("button", name="Run", exact=True).first.click()
-        time.sleep(8)  # the next kernel is preheated meanwhile
-        with open_run("directpred-1", name, readonly=True) as store:
-            step, begun = store.last_step(), time.perf_counter()
-            time.sleep(seconds)
-            rate = (store.last_step() - step) / (time.perf_counter() - begun)
-        browser.close()
-    return rate, first
-
-
-def row(name: str, unit: str, measure: Callable[[], float], n: int) -> str:
-    """A row of the table from ``n`` measurements."""
-    values = [measure() for _ in range(n)]
-    return line(name, unit, values)
-
-
-def line(name: str, unit: str, values: list[float]) -> str:
-    """A row of the table."""
-    return (
-        f"| {name} | {len(values)} | {statistics.median(values):.1f} {unit} | {min(values):.1f} to {max(values):.1f} |"
-    )
-
-
-def main() -> None:
-    """Measures and prints."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints; gives 0, or 1 if a section failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements")
-    quick = parser.parse_args().quick
-    n, steps, seconds = (2, 200, 8.0) if quick else (5, 500, 20.0)
-    print(hardware(), time.strftime("%Y-%m-%d"), sep="\n")
-    print("\n| digits, batch 128, DirectPred | n | median | spread |\n| --- | --- | --- | --- |", flush=True)
-    print(row("step alone", "steps/s", lambda: bare(steps), n), flush=True)
-    print(row("recorded, no page", "steps/s", lambda: recorded(steps), n), flush=True)
-    if shutil.which("chromium") is None:
-        print("\nNo chromium here: the live rows are left out.")
-        return
-    rates, firsts = zip(*(live(seconds) for _ in range(n)), strict=True)
-    print(line("recorded, every panel live in Chromium", "steps/s", list(rates)))
-    print(line("first picture, preheated kernel", "s", list(firsts)))
+    device_help = (
+        "where networks are stepped; default cuda with --gpu, else cpu. --gpu --device cpu tries the GPU part at tiny "
+        "sizes, and its figures mean nothing"
+    )
+    for flag, words in (
+        ("--quick", "fewer and shorter measurements: minutes in all"),
+        ("--gpu", f"the GPU part: {', '.join(GPU)}"),
+        ("--list", "say which sections there are"),
+    ):
+        parser.add_argument(flag, action="store_true", help=words)
+    parser.add_argument("--device", help=device_help)
+    parser.add_argument("--only", metavar="SECTION[,SECTION]", help="these sections")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where every value goes; default benchmarks/results/")
+    options = parser.parse_args(arguments)
+    if options.list:
+        for name, (_, words) in SECTIONS.items():
+            print(f"{name:<12}{'GPU part  ' if name in GPU else '          '}{words}")
+        return 0
+    device = torch.device(options.device or ("cuda" if options.gpu else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --gpu --device cpu tries the same code at tiny sizes")
+    try:
+        sections = chosen(options.only, options.gpu)
+    except ValueError as error:
+        parser.error(str(error))
+    plan = Plan(device=device, quick=options.quick, tiny=options.gpu and device.type == "cpu")
+    extent = "a first look: few and short measurements" if plan.quick else "whole"
+    if plan.tiny:
+        extent = "a trial at tiny sizes: the figures mean nothing"
+        # Beside anything else on the machine, two threads on a tiny network wait for one another.
+        torch.set_num_threads(1)
+    file = options.json or RESULTS / time.strftime("%Y-%m-%d-%H%M%S.json")
+    table = Table({**about(), "Networks on": str(device), "Extent": extent}, sys.stdout, file)
+    table.begin()
+    for name in sections:
+        begun = time.monotonic()
+        table.take(name, importlib.import_module(SECTIONS[name][0]).measure(plan))
+        print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    table.end()
+    return 1 if table.failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

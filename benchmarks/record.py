@@ -7,23 +7,17 @@ knob events. The second measures a run of a million steps with ten thousand spec
 from __future__ import annotations
 
 import argparse
-import contextlib
-import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.__main__ import app, hardware
-from ssl_lab import RunStore, preset
-from ssl_lab.spectrum import Spectrum, effective_rank
-from ssl_lab.store import Metrics
-
-STEPS, SPECTRA, EVENTS, DIM = 1_000_000, 10_000, 400, 128
+from benchmarks.app import app, chromium, executable, kernels_of, open_bench
+from benchmarks.long_run import DIM, SPECTRA, STEPS, long_run
+from benchmarks.machine import hardware, versions
+from ssl_lab import RunStore
 
 
 def sessions(count: int) -> str:
@@ -47,42 +41,6 @@ def sessions(count: int) -> str:
         f"| session through the widgets replays bit-equal ({steps:,} steps in all) | {count} | {unequal} |\n"
         f"| a dropped knob event makes the replay differ | {events} | {unnoticed} |\n"
     )
-
-
-def long_run(folder: Path, steps: int = STEPS) -> float:
-    """A made-up run, written as a driver writes it, only faster; gives the seconds that took."""
-    rng = np.random.default_rng(0)
-    begun = time.perf_counter()
-    with RunStore.create("long", preset("byol", projector_dim=DIM), folder) as store:
-        each, block = steps // SPECTRA, 1000
-        noise = rng.normal(scale=0.02, size=steps)
-        for start in range(0, steps, block):
-            with store.transaction():
-                numbers = range(start + 1, start + block + 1)
-                store.add_metrics(
-                    Metrics(i, i / 390, float(-1.9 + 0.9 * np.exp(-i / 1e5) + noise[i - 1]), 0.0) for i in numbers
-                )
-                for step in range(start + each, start + block + 1, each):
-                    decay = 10 + 30 * (1 - np.exp(-step / 2e5))
-                    f = np.exp(-np.arange(DIM) / decay) * (1 + 0.05 * rng.random(DIM))
-                    f = np.sort(f)[::-1]
-                    store.add_spectrum(
-                        step,
-                        step / 390,
-                        Spectrum(
-                            f_eigenvalues=f, wp_eigenvalues=np.sqrt(f),
-                            alignment=1 - rng.random(DIM) * np.exp(-step / 3e5), wp_diagonal=np.sqrt(f),
-                            asymmetry=float(1.4 * np.exp(-step / 2e5)),
-                            effective_rank=effective_rank(f),
-                        ),
-                    )  # fmt: skip
-                if start % 10_000 == 0:
-                    store.add_evaluation(start + 1, "knn", 0.4 + 0.4 * (1 - np.exp(-start / 2e5)))
-                if start % (steps // EVENTS) == 0:
-                    value = round(0.9 + 0.0001 * (start // (steps // EVENTS)), 6)
-                    store.add_event(start, {"ema": 0.996}, {"ema": value}, "page")
-        store.set_status(state="done", step=steps, epoch=steps / 390)
-    return time.perf_counter() - begun
 
 
 _OPEN = """async (name) => {
@@ -120,39 +78,6 @@ window.drawn = async (name, step, begun) => {
 }"""
 
 
-@contextlib.contextmanager
-def page(url: str, width: int = 1400) -> Iterator[Any]:
-    """A page in Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        opened = browser.new_page(viewport={"width": width, "height": 900})
-        opened.goto(url)
-        opened.wait_for_selector(".ssl-bench .bqplot", timeout=60_000)
-        opened.wait_for_selector(".ssl-state.ssl-paused", timeout=90_000)
-        yield opened
-        browser.close()
-
-
-def kernel_memory(run: Path) -> tuple[float, float]:
-    """(proportional, resident) megabytes of the kernel that has the run open."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if b"ipykernel" not in (process / "cmdline").read_bytes():
-                continue
-            if str(run) not in {str(Path(handle).readlink()) for handle in (process / "fd").iterdir()}:
-                continue
-            found = dict(
-                line.split(":")[:2]
-                for line in (process / "smaps_rollup").read_text().splitlines()
-                if line.count(":") == 1
-            )
-            return tuple(int(found[name].split()[0]) / 1000 for name in ("Pss", "Rss"))  # type: ignore[return-value]
-    return float("nan"), float("nan")
-
-
 def scrubbing(steps: int, opens: int, positions: int) -> str:
     """A long run and a short one, opened from the shelf and scrubbed through: milliseconds until all is drawn."""
     rows = ["| measure | n | median | 95th percentile | most |", "| --- | --- | --- | --- | --- |"]
@@ -172,9 +97,10 @@ def scrubbing(steps: int, opens: int, positions: int) -> str:
         short.close()
         size = (folder / "long" / "run.sqlite").stat().st_size / 1e6
         rng = np.random.default_rng(1)
-        with app(folder) as url:
-            time.sleep(10)  # a kernel is preheated
-            with page(url) as shown:
+        with app(folder) as served:
+            served.settle()
+            with chromium() as browser:
+                shown = open_bench(browser, served.url)
                 shown.evaluate(_DRAWN)
                 shown.wait_for_selector(".ssl-shelf >> text=long", timeout=20_000)
                 for run, last in (("long", steps), ("short", 1000)):
@@ -192,7 +118,7 @@ def scrubbing(steps: int, opens: int, positions: int) -> str:
                         time.sleep(0.25)
                     row(f"a scrub position of a run of {last:,} steps", scrubbed)
                     if run == "long":
-                        pss, rss = kernel_memory(folder / "long" / "run.sqlite")
+                        pss, rss = kernels_of(folder / "long" / "run.sqlite")[0]
     rows.append(
         f"| file of {steps:,} steps, {SPECTRA:,} spectra of {DIM} | 1 | {size:.0f} MB | | written in {written:.0f} s |"
     )
@@ -206,11 +132,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer sessions and positions")
     parser.add_argument("--only", choices=("sessions", "scrubbing"), help="one of the two")
     options = parser.parse_args()
-    print(hardware(), time.strftime("%Y-%m-%d"), sep="\n", end="\n\n")
+    print(hardware(), versions(), time.strftime("%Y-%m-%d"), sep="\n", end="\n\n")
     if options.only != "scrubbing":
         print(sessions(5 if options.quick else 50), flush=True)
     if options.only != "sessions":
-        if shutil.which("chromium") is None:
+        if executable() is None:
             print("No chromium here: the measurements in the browser are left out.")
             return
         print(scrubbing(STEPS, 3 if options.quick else 10, 20 if options.quick else 100))

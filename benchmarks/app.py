@@ -1,0 +1,174 @@
+"""``ssl-lab app`` on a free port and a Chromium that opens its pages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+_COLD = (
+    "import sys; from pathlib import Path; from lab.serve import serve; from ssl_lab.desk import EngineDesk; "
+    "folder = Path(sys.argv[1]); desk = EngineDesk(folder); "
+    "serve(folder, port=int(sys.argv[2]), open_browser=False, preheat=False, beside=desk.engine_beside())"
+)
+
+NO_BROWSER = "there is no chromium with playwright on this machine"
+
+
+def executable() -> str | None:
+    """Where Chromium is, if it can be driven here."""
+    with contextlib.suppress(ImportError):
+        import playwright  # noqa: F401
+
+        return os.environ.get("SSL_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    return None
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running app."""
+
+    url: str
+    results: Path
+    pid: int
+    preheated: bool
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """Waits until the app stands still: the engine has loaded torch, and the next kernel is there if one is due.
+
+        Still means less than a fifth of a core over two seconds, all processes taken together.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            before, begun = _cpu_seconds(self.pid), time.monotonic()
+            time.sleep(2.0)
+            kernels = sum(b"ipykernel" in _words(pid) for pid in _family(self.pid))
+            still = _cpu_seconds(self.pid) - before < 0.2 * (time.monotonic() - begun)
+            if still and (kernels or not self.preheated):
+                return
+
+
+@contextlib.contextmanager
+def app(results: Path, *, preheat: bool = True) -> Iterator[Served]:
+    """The app over a folder of runs, as the command line starts it; without ``preheat`` no kernel is kept ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    command = [sys.executable, "-c", _COLD, str(results), str(port)]
+    if preheat:
+        options = ["--no-browser", "--port", str(port), "--results", str(results)]
+        command = [sys.executable, "-m", "ssl_lab.cli", "app", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                with contextlib.suppress(OSError), urllib.request.urlopen(url + "voila/static/voila.js", timeout=2):
+                    break
+                time.sleep(0.2)
+            yield Served(url, results, process.pid, preheat)
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """A Chromium without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-extensions"]
+        browser = playwright.chromium.launch(executable_path=executable(), args=flags)
+        yield browser
+        browser.close()
+
+
+# Looks at every change of the page from its first moment on, so that nobody has to ask from outside.
+_FIRST = """() => {
+  const seen = new MutationObserver(() => {
+    if (!document.querySelector('.ssl-bench .bqplot')) return;
+    seen.disconnect();
+    requestAnimationFrame(() => requestAnimationFrame(() => { window.firstPicture = performance.now(); }));
+  });
+  seen.observe(document, { childList: true, subtree: true });
+}"""
+
+
+def open_bench(browser: Browser, url: str, *, width: int = 1400) -> Page:
+    """A page of its own with the bench, once its run takes commands; ``window.firstPicture`` is when it first drew."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(90_000)
+    page.add_init_script(f"({_FIRST})()")
+    page.goto(url, wait_until="commit")
+    page.wait_for_function("() => window.firstPicture !== undefined")
+    page.wait_for_selector(".ssl-state:is(.ssl-paused, .ssl-running)")
+    return page
+
+
+def first_picture(page: Page) -> float:
+    """Seconds from the address to the first picture, by the page's own clock: panels are there and a frame is drawn."""
+    return float(page.evaluate("window.firstPicture")) / 1000
+
+
+def press(page: Page, button: str) -> None:
+    """Presses a button of the transport."""
+    page.locator(".ssl-bench").get_by_role("button", name=button, exact=True).first.click()
+
+
+def run_name(page: Page) -> str:
+    """The run that the page shows."""
+    return page.locator(".ssl-headline b").first.inner_text()
+
+
+def kernels_of(run: Path) -> list[tuple[float, float]]:
+    """(proportional, resident) megabytes of every kernel that has the run's file open."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"ipykernel" not in _words(int(process.name)):
+                continue
+            if str(run.resolve()) not in {str(Path(handle).readlink()) for handle in (process / "fd").iterdir()}:
+                continue
+            lines = (process / "smaps_rollup").read_text().splitlines()
+            sizes = dict(line.split(":")[:2] for line in lines if line.count(":") == 1)
+            found.append((int(sizes["Pss"].split()[0]) * 1024 / 1e6, int(sizes["Rss"].split()[0]) * 1024 / 1e6))
+    return found
+
+
+def _words(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that it has started."""
+    found = [pid]
+    for path in Path("/proc").glob(f"{pid}/task/*/children"):
+        with contextlib.suppress(OSError):
+            for child in path.read_text().split():
+                found += _family(int(child))
+    return found
+
+
+def _cpu_seconds(pid: int) -> float:
+    total = 0.0
+    for member in _family(pid):
+        with contextlib.suppress(OSError):
+            # The name may hold spaces; what follows it does not.
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
