@@ -49,7 +49,7 @@ def chosen(only: str | None, gpu: bool) -> list[str]:
     wanted = [word.strip() for word in only.split(",") if word.strip()]
     unknown = [word for word in wanted if word not in SECTIONS]
     if unknown or not wanted:
-        raise ValueError(f"there is no section {', '.join(unknown) or only!r}; the sections are {', '.join(SECTIONS)}")
+        raise ValueError(f"there is no section {', '.join(unknown) or only}; the sections are {', '.join(SECTIONS)}")
     return [name for name in SECTIONS if name in wanted]
 
 
@@ -90,10 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = options.json or RESULTS / time.strftime("%Y-%m-%d-%H%M%S.json")
     table = Table({**about(), "Networks on": str(device), "Extent": extent}, sys.stdout, file)
     table.begin()
-    for name in sections:
-        begun = time.monotonic()
-        table.take(name, importlib.import_module(SECTIONS[name][0]).measure(plan))
-        print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    try:
+        for name in sections:
+            begun = time.monotonic()
+            table.take(name, importlib.import_module(SECTIONS[name][0]).measure(plan))
+            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        plan.stage.close()
     table.end()
     return 1 if table.failed else 0
 

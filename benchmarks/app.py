@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ _COLD = (
     "folder = Path(sys.argv[1]); desk = EngineDesk(folder); "
     "serve(folder, port=int(sys.argv[2]), open_browser=False, preheat=False, beside=desk.engine_beside())"
 )
+
+_REFILL = 4.5
+"""Seconds: a little more than ``lab.serve.REFILL_AFTER``, which cannot be read without Voila."""
 
 NO_BROWSER = "there is no chromium with playwright on this machine"
 
@@ -45,15 +49,18 @@ class Served:
     pid: int
     preheated: bool
 
-    def settle(self, seconds: float = 60.0) -> None:
+    def settle(self, *, opened: bool = False, seconds: float = 60.0) -> None:
         """Waits until the app stands still: the engine has loaded torch, and the next kernel is there if one is due.
 
-        Still means less than a fifth of a core over two seconds, all processes taken together.
+        Still means less than a fifth of a core over a second, all processes taken together. ``opened`` says that a page
+        was opened just now: the kernel for the next one starts only some seconds after that.
         """
         deadline = time.monotonic() + seconds
+        if opened and self.preheated:
+            time.sleep(_REFILL)
         while time.monotonic() < deadline:
             before, begun = _cpu_seconds(self.pid), time.monotonic()
-            time.sleep(2.0)
+            time.sleep(1.0)
             kernels = sum(b"ipykernel" in _words(pid) for pid in _family(self.pid))
             still = _cpu_seconds(self.pid) - before < 0.2 * (time.monotonic() - begun)
             if still and (kernels or not self.preheated):
@@ -94,6 +101,28 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=executable(), args=flags)
         yield browser
         browser.close()
+
+
+class Stage:
+    """One app with a preheated kernel and one Chromium, started when they are first asked for, for all sections."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._there: tuple[Served, Browser] | None = None
+
+    def up(self) -> tuple[Served, Browser]:
+        """Both, the app standing still."""
+        if self._there is None:
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+            browser = self._stack.enter_context(chromium())
+            self._there = self._stack.enter_context(app(folder)), browser
+        self._there[0].settle()
+        return self._there
+
+    def close(self) -> None:
+        """Ends both."""
+        self._there = None
+        self._stack.close()
 
 
 # Looks at every change of the page from its first moment on, so that nobody has to ask from outside.

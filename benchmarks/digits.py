@@ -6,13 +6,11 @@ The three are measured in turn, A B C A B C ..., each in the process that it bel
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.app import NO_BROWSER, Served, app, chromium, executable, open_bench, press, run_name
+from benchmarks.app import NO_BROWSER, Served, executable, open_bench, press, run_name
 from benchmarks.paired import interleaved, ratios
 from benchmarks.plan import Plan
 from benchmarks.stepping import bare_seconds, recorder
@@ -29,7 +27,7 @@ WHERE = "DirectPred, batch 128, CPU"
 
 def measure(plan: Plan) -> Iterator[Entry]:
     """Rows of the three rates, and of the live rate over the recorded one."""
-    steps, rounds = plan.pick(gpu=600, cpu=600, quick=300, tiny=5), plan.pick(gpu=8, cpu=8, quick=2, tiny=2)
+    steps, rounds = plan.pick(gpu=600, cpu=600, quick=120, tiny=5), plan.pick(gpu=8, cpu=8, quick=2, tiny=2)
     config = preset("directpred", device="cpu")
     alone, recorded = Trainer(config), Trainer(config)
     bare_seconds(alone, 20)
@@ -42,10 +40,8 @@ def measure(plan: Plan) -> Iterator[Entry]:
             found = interleaved(measures, rounds)
             yield Missing("with every panel live", NO_BROWSER)
         else:
-            with tempfile.TemporaryDirectory() as name, app(Path(name)) as served, chromium() as browser:
-                served.settle()
-                live = _Live(served, browser, 4.0 if plan.quick else 10.0)
-                found = interleaved({LIVE: live.rate, **measures}, rounds)
+            live = _Live(*plan.stage.up(), 2.0 if plan.quick else 10.0)
+            found = interleaved({LIVE: live.rate, **measures}, rounds)
     for what, rates in found.items():
         yield Row(f"{what}, {WHERE}", "steps/s", rates)
     besides = ["side by side"]
@@ -70,9 +66,7 @@ class _Live:
         """Steps a second while a page draws every panel; the page is gone and the run stands when it returns."""
         page = open_bench(self._browser, self._served.url + (f"?run={self._name}" if self._name else ""))
         self._name = run_name(page)
-        # The kernel for the next visitor starts some seconds after a page has opened.
-        time.sleep(4.0)
-        self._served.settle()
+        self._served.settle(opened=True)
         press(page, "Run")
         page.wait_for_selector(".ssl-state.ssl-running")
         time.sleep(1.0)
@@ -83,7 +77,6 @@ class _Live:
         press(page, "Pause")
         page.wait_for_selector(".ssl-state.ssl-paused")
         page.close()
-        time.sleep(1.0)
         self._served.settle()
         return (last[0] - first[0]) / (last[1] - first[1])
 

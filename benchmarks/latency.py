@@ -7,14 +7,11 @@ for; the engine's side is by the times that it writes into the run's file, on th
 from __future__ import annotations
 
 import random
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.app import NO_BROWSER, app, chromium, executable, open_bench, press, run_name
+from benchmarks.app import NO_BROWSER, executable, open_bench, press, run_name
 from benchmarks.plan import Plan
 from benchmarks.table import Entry, Missing, Row, high
 from ssl_lab.store import RunStore, open_run
@@ -40,9 +37,9 @@ _TURN = """([knob, value, echoed, number]) => new Promise((done, fail) => {
   const waited = {
     echo: [row, () => row.querySelector('.ssl-engine-value [data-value]')?.dataset.value === echoed],
     mark: [timeline, () => timeline.querySelector('.ssl-event-list li b')?.textContent === number],
-    // The number that a panel writes at the event; an axis may have the same number at a tick.
+    // The number that a panel writes at the event, in the colour of events: an axis may have the same at a tick.
     panel: [panel, () => [...panel.querySelectorAll('svg text')]
-      .some((text) => text.textContent === number && !text.closest('.axis'))],
+      .some((text) => text.textContent === number && getComputedStyle(text).fill === 'rgb(213, 94, 0)')],
   };
   const found = {};
   const watches = [];
@@ -95,18 +92,19 @@ def measure(plan: Plan) -> Iterator[Entry]:
         yield Missing("knob to effect and to picture", NO_BROWSER)
         return
     count = 8 if plan.quick else 60
-    with tempfile.TemporaryDirectory() as name, app(Path(name)) as served, chromium() as browser:
-        served.settle()
-        page = open_bench(browser, served.url)
-        time.sleep(4.0)
-        served.settle()
-        press(page, "Run")
-        page.wait_for_selector(".ssl-state.ssl-running")
-        page.wait_for_timeout(1500)
-        with open_run(run_name(page), name, readonly=True) as store:
-            first = store.status()
-            turns = list(_turns(page, store, count))
-            last = store.status()
+    served, browser = plan.stage.up()
+    page = open_bench(browser, served.url)
+    served.settle(opened=True)
+    press(page, "Run")
+    page.wait_for_selector(".ssl-state.ssl-running")
+    page.wait_for_timeout(1500)
+    with open_run(run_name(page), served.results, readonly=True) as store:
+        first = store.status()
+        turns = list(_turns(page, store, count))
+        last = store.status()
+    press(page, "Pause")
+    page.wait_for_selector(".ssl-state.ssl-paused")
+    page.close()
     rate = (last.step - first.step) / (last.heartbeat - first.heartbeat)
     # What no boundary of a step comes after can wait no longer than one step.
     besides = [f"a step takes {1000 / rate:.1f} ms here"]
@@ -124,13 +122,16 @@ def _row(what: str, values: list[float], besides: list[str] | None = None) -> Ro
 
 def _turns(page: Page, store: RunStore, count: int) -> Iterator[Turn]:
     chance = random.Random(0)
-    for number in range(1, count + 1):
+    # The first turn makes the marks, of which there are none before it: it is a rehearsal.
+    for number in range(1, count + 2):
         knob, value, echoed = _TURNS[(number - 1) % len(_TURNS)]
         # Not in step with the page's own rhythm.
         page.wait_for_timeout(1000 * chance.uniform(0.4, 1.1))
         seen: dict[str, Any] = page.evaluate(_TURN, [knob, value, echoed, str(number)])
         event = store.events(after=number - 1)[0]
         sent, taken = next(store.rows("SELECT time, step FROM commands WHERE kind = 'set' ORDER BY id DESC LIMIT 1"))
+        if number == 1:
+            continue
         yield Turn(
             effect=1000 * event.time - seen["at"], taken=1000 * (event.time - sent), steps=event.step - taken,
             echo=seen["echo"], mark=seen["mark"], panel=seen["panel"],

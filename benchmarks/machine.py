@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import time
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -70,18 +69,17 @@ def convolutions_in_tf32() -> bool:
         return str(torch.backends.cudnn.conv.fp32_precision) == "tf32"  # type: ignore[attr-defined]
 
 
-@lru_cache(maxsize=16)
-def matrix_peak(device: torch.device, kind: str, size: int, rounds: int) -> tuple[float, ...]:
-    """TFLOP/s of ``rounds`` products of two square matrices, each value the mean over products of about 50 ms.
+def matrix_peak(device: torch.device, kind: str, size: int) -> float:
+    """TFLOP/s of the product of two square matrices, the mean over about 50 ms.
 
     Args:
         device: where they are multiplied.
         kind: ``float32``, ``tf32`` (float32 with factors rounded to TF32) or ``bfloat16``.
         size: rows and columns.
-        rounds: values.
     """
     dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    generator = torch.Generator(device=device).manual_seed(0)
+    a, b = (torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
@@ -95,8 +93,8 @@ def matrix_peak(device: torch.device, kind: str, size: int, rounds: int) -> tupl
         return time.perf_counter() - begun
 
     try:
-        seconds(3)
+        seconds(2)
         count = max(1, round(0.05 / max(seconds(1), 1e-6)))
-        return tuple(2 * size**3 * count / seconds(count) / 1e12 for _ in range(rounds))
+        return 2 * size**3 * count / seconds(count) / 1e12
     finally:
         torch.set_float32_matmul_precision(before)

@@ -55,7 +55,7 @@ def _setting(plan: Plan) -> tuple[Callable[[str], RunConfig], Dataset, str]:
 
 
 def _direct(plan: Plan, config: Callable[[str], RunConfig], data: Dataset, where: str) -> Iterator[Entry]:
-    steps, rounds = plan.pick(gpu=10, cpu=25, quick=20, tiny=1), plan.pick(gpu=30, cpu=40, quick=10, tiny=2)
+    steps, rounds = plan.pick(gpu=10, cpu=25, quick=20, tiny=1), plan.pick(gpu=30, cpu=40, quick=8, tiny=2)
     trainers = {name: Trainer(config(name), data) for name in ("DirectPred", "DirectCopy", LINEAR)}
     for trainer in trainers.values():
         bare_seconds(trainer, plan.pick(gpu=40, cpu=20, quick=10, tiny=1))
@@ -68,7 +68,7 @@ def _direct(plan: Plan, config: Callable[[str], RunConfig], data: Dataset, where
 
 
 def _record(plan: Plan, config: RunConfig, data: Dataset, where: str) -> Iterator[Entry]:
-    rounds = plan.pick(gpu=6, cpu=10, quick=3, tiny=2)
+    rounds = plan.pick(gpu=6, cpu=10, quick=2, tiny=2)
     alone, recorded = Trainer(config, data), Trainer(config, data)
     with recorder(recorded) as recording:
         recording.seconds(plan.pick(gpu=40, cpu=20, quick=10, tiny=1))
@@ -83,7 +83,7 @@ def _record(plan: Plan, config: RunConfig, data: Dataset, where: str) -> Iterato
 
 def _length(plan: Plan) -> Iterator[Entry]:
     """What a write costs at the end of a short run and of a long one."""
-    last = 20_000 if plan.tiny else STEPS
+    last = 20_000 if plan.tiny else STEPS // 10 if plan.quick else STEPS
     rounds = plan.pick(gpu=300, cpu=300, quick=100, tiny=3)
     with tempfile.TemporaryDirectory() as name:
         long_run(Path(name), last, last // 100)

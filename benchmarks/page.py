@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.app import NO_BROWSER, app, chromium, executable, first_picture, kernels_of, open_bench, press, run_name
+from benchmarks.app import NO_BROWSER, Served, app, executable, first_picture, kernels_of, open_bench, press, run_name
 from benchmarks.plan import Plan
 from benchmarks.table import Entry, Missing, Row
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def measure(plan: Plan) -> Iterator[Entry]:
@@ -17,33 +20,44 @@ def measure(plan: Plan) -> Iterator[Entry]:
     if executable() is None:
         yield Missing("first picture and memory", NO_BROWSER)
         return
-    rounds, visitors = (2, 2) if plan.quick else (8, 4)
     besides = ["from the address to the frame that shows the panels, the engine already there"]
-    for words, preheat in (("no kernel ready", False), ("a kernel preheated", True)):
-        with tempfile.TemporaryDirectory() as name, app(Path(name), preheat=preheat) as served, chromium() as browser:
-            seconds = []
-            for _ in range(rounds):
-                served.settle()
-                page = open_bench(browser, served.url)
-                seconds.append(first_picture(page))
-                if preheat:
-                    # The next kernel is made some seconds after a page has opened.
-                    time.sleep(4.0)
-                page.close()
-            yield Row(f"first picture, {words}", "s", seconds, besides)
-            if preheat:
-                pages = [open_bench(browser, served.url)]
-                run = run_name(pages[0])
-                for _ in range(visitors - 1):
-                    time.sleep(4.0)
-                    served.settle()
-                    pages.append(open_bench(browser, f"{served.url}?run={run}&watch"))
-                press(pages[0], "Run")
-                pages[0].wait_for_timeout(5_000)
-                sizes = kernels_of(Path(name) / run / "run.sqlite")
-                if sizes:
-                    said = [f"proportional set size of a kernel, {len(sizes)} visitors watch one run"]
-                    yield Row("memory of a visitor", "MB", [pss for pss, _ in sizes], said)
-                    yield Row("memory of a visitor, shared pages counted whole", "MB", [rss for _, rss in sizes])
-                else:
-                    yield Missing("memory of a visitor", "this system does not tell the memory of a process")
+    seconds = []
+    served, browser = plan.stage.up()
+    with tempfile.TemporaryDirectory() as name, app(Path(name), preheat=False) as cold:
+        for _ in range(1 if plan.quick else 8):
+            cold.settle()
+            page = open_bench(browser, cold.url)
+            seconds.append(first_picture(page))
+            page.close()
+    yield Row("first picture, no kernel ready", "s", seconds, besides)
+    seconds = []
+    for _ in range(2 if plan.quick else 8):
+        served.settle(opened=bool(seconds))
+        page = open_bench(browser, served.url)
+        seconds.append(first_picture(page))
+        page.close()
+    yield Row("first picture, a kernel preheated", "s", seconds, besides)
+    yield from _memory(served, browser, *((1, 3.0) if plan.quick else (5, 15.0)))
+
+
+def _memory(served: Served, browser: Browser, visitors: int, seconds: float) -> Iterator[Entry]:
+    """One visitor trains, and all look on for some seconds."""
+    served.settle(opened=True)
+    pages = [open_bench(browser, served.url)]
+    run = run_name(pages[0])
+    while len(pages) < visitors:
+        served.settle(opened=True)
+        pages.append(open_bench(browser, f"{served.url}?run={run}&watch"))
+    press(pages[0], "Run")
+    pages[0].wait_for_timeout(1000 * seconds)
+    sizes = kernels_of(served.results / run / "run.sqlite")
+    press(pages[0], "Pause")
+    pages[0].wait_for_selector(".ssl-state.ssl-paused")
+    for page in pages:
+        page.close()
+    if not sizes:
+        yield Missing("memory of a visitor", "this system does not tell the memory of a process")
+        return
+    besides = [f"proportional set size of a visitor's kernel; {len(sizes)} watch one run"]
+    yield Row("memory of a visitor", "MB", [pss for pss, _ in sizes], besides)
+    yield Row("memory of a visitor, shared pages counted whole", "MB", [rss for _, rss in sizes])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 
 from benchmarks.machine import convolutions_in_tf32, matrix_peak
@@ -14,24 +13,24 @@ WORDS = {"float32": "fp32", "tf32": "TF32", "bfloat16": "bf16"}
 
 def measure(plan: Plan) -> Iterator[Entry]:
     """A row for each kind of number."""
-    size, rounds = _size(plan)
+    size, rounds = _size(plan), plan.pick(gpu=10, cpu=10, quick=5, tiny=3)
     for kind in ("float32", "tf32", "bfloat16") if plan.cuda else ("float32", "bfloat16"):
-        yield Row(
-            f"matrix product, {size} x {size}, {WORDS[kind]}", "TFLOP/s",
-            matrix_peak(plan.device, kind, size, rounds),
-        )  # fmt: skip
+        values = [matrix_peak(plan.device, kind, size) for _ in range(rounds)]
+        yield Row(f"matrix product, {size} x {size}, {WORDS[kind]}", "TFLOP/s", values)
 
 
-def _size(plan: Plan) -> tuple[int, int]:
-    return plan.pick(gpu=8192, cpu=2048, quick=2048, tiny=256), plan.pick(gpu=10, cpu=7, quick=5, tiny=3)
+def _size(plan: Plan) -> int:
+    return 8192 if plan.cuda else 256 if plan.tiny else 2048
 
 
-def share(plan: Plan, precision: str, flop_per_second: float) -> str:
-    """In words, which share of the measured peak ``flop_per_second`` is.
+def kind_of(plan: Plan, precision: str) -> str:
+    """Whose peak a step is held against.
 
     A float32 step on a GPU is held against TF32 where cuDNN may use it, for nearly all its work is convolutions.
     """
-    kind = "tf32" if plan.cuda and precision == "float32" and convolutions_in_tf32() else precision
-    size, rounds = _size(plan)
-    peak = statistics.median(matrix_peak(plan.device, kind, size, rounds))
-    return f"{100 * flop_per_second / 1e12 / peak:.1f} % of the {WORDS[kind]} peak"
+    return "tf32" if plan.cuda and precision == "float32" and convolutions_in_tf32() else precision
+
+
+def peak_now(plan: Plan, precision: str) -> float:
+    """FLOP/s of a large matrix product at this moment: a machine that others share is not always as fast."""
+    return 1e12 * matrix_peak(plan.device, kind_of(plan, precision), _size(plan))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from benchmarks.app import Stage
 from ssl_lab.config import RunConfig, preset
 
 IMAGES = 50_000
@@ -33,6 +34,9 @@ class Plan:
     tiny: bool = False
     """Sizes that a CPU steps at once: the same code is tried, and the figures mean nothing."""
 
+    stage: Stage = field(default_factory=Stage)
+    """The app and the browser; whoever made the plan closes it."""
+
     @property
     def cuda(self) -> bool:
         """Whether the networks are stepped by a GPU."""
@@ -54,7 +58,7 @@ class Plan:
     @property
     def batch(self) -> int:
         """Images a step where one size is measured: the papers' 128, but in a first look on a CPU."""
-        return 128 if self.cuda else self.pick(gpu=128, cpu=128, quick=32, tiny=8)
+        return 128 if self.cuda else self.pick(gpu=128, cpu=128, quick=16, tiny=8)
 
     @property
     def batches(self) -> tuple[int, ...]:

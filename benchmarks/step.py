@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from benchmarks.flops import step_flop
 from benchmarks.images import random_cifar
-from benchmarks.peak import WORDS, share
+from benchmarks.paired import interleaved, ratios
+from benchmarks.peak import WORDS, kind_of, peak_now
 from benchmarks.plan import IMAGES, METHODS, NO_PRECISION, Plan, has_precision
 from benchmarks.stepping import bare_seconds, recorded_block, recorder
 from benchmarks.table import Entry, Missing, Row
@@ -46,8 +47,14 @@ def _rows(plan: Plan, data: Dataset, method: str, batch: int, precision: str) ->
     trainer = Trainer(config, data)
     # Enough for cuDNN's choice of algorithms and for whatever a trainer prepares in its first steps.
     bare_seconds(trainer, plan.pick(gpu=30, cpu=1, quick=1, tiny=1))
-    rates = [batch * steps / bare_seconds(trainer, steps) for _ in range(blocks)]
-    besides = [f"{flop / 1e9:.2f} GFLOP an image", share(plan, precision, flop * statistics.median(rates))]
+    # The peak beside every block, for the same reason as everywhere: what drifts drifts under both.
+    found = interleaved(
+        {"rate": lambda: batch * steps / bare_seconds(trainer, steps), "peak": lambda: peak_now(plan, precision)},
+        blocks,
+    )
+    rates = found["rate"]
+    share = 100 * flop * statistics.median(ratios(rates, found["peak"]))
+    besides = [f"{flop / 1e9:.2f} GFLOP an image", f"{share:.1f} % of the {WORDS[kind_of(plan, precision)]} peak"]
     yield Row(f"{method}, {where}", "images/s", rates, besides)
     if (plan.cuda or plan.tiny) and (method == "BYOL" or (method in RECORDED and batch == plan.batch)):
         steps = recorded_block(plan, batch / statistics.median(rates))
