@@ -35,9 +35,10 @@ def step_flop(config: RunConfig) -> float:
     small = config.model_copy(update={"batch_size": _BATCH, "device": "cpu"})
     trainer = Trainer(small, random_cifar(2 * _BATCH, _BATCH))
     size, channels = trainer.dataset.info.image_size, trainer.dataset.info.channels
-    views = torch.zeros(_BATCH, channels, size, size)
+    # Both views in one batch, as the trainer gives them.
+    views = trainer.online.prepare(torch.zeros(2 * _BATCH, channels, size, size))
     online = nn.Sequential(trainer.online, trainer.predictor)
-    total = 2 * counted(online, views, backward=True)
+    total = counted(online, views, backward=True)
     if config.knobs.ema > 0:
-        total += 2 * counted(trainer.target, views, backward=False)
+        total += counted(trainer.target, views, backward=False)
     return total / _BATCH

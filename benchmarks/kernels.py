@@ -41,7 +41,7 @@ def group(kernel: str) -> str:
 def measure(plan: Plan) -> Iterator[Entry]:
     """Shares of the kernels' time in percent, and on a GPU how much of the wall time it is."""
     precision = plan.usual
-    steps, rounds = plan.pick(gpu=20, cpu=1, quick=1, tiny=1), plan.pick(gpu=3, cpu=2, quick=1, tiny=2)
+    steps, rounds = plan.pick(gpu=24, cpu=1, quick=1, tiny=1), plan.pick(gpu=3, cpu=2, quick=1, tiny=2)
     data = random_cifar(plan.images, plan.pick(gpu=1_000, cpu=64, quick=64, tiny=16))
     trainer = Trainer(plan.resnet("BYOL", plan.batch, precision), data)
     bare_seconds(trainer, plan.pick(gpu=40, cpu=1, quick=1, tiny=1))

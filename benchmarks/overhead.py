@@ -55,7 +55,7 @@ def _setting(plan: Plan) -> tuple[Callable[[str], RunConfig], Dataset, str]:
 
 
 def _direct(plan: Plan, config: Callable[[str], RunConfig], data: Dataset, where: str) -> Iterator[Entry]:
-    steps, rounds = plan.pick(gpu=10, cpu=25, quick=20, tiny=1), plan.pick(gpu=30, cpu=40, quick=8, tiny=2)
+    steps, rounds = plan.pick(gpu=16, cpu=24, quick=16, tiny=1), plan.pick(gpu=30, cpu=40, quick=8, tiny=2)
     trainers = {name: Trainer(config(name), data) for name in ("DirectPred", "DirectCopy", LINEAR)}
     for trainer in trainers.values():
         bare_seconds(trainer, plan.pick(gpu=40, cpu=20, quick=10, tiny=1))

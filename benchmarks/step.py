@@ -49,11 +49,11 @@ def _rows(plan: Plan, data: Dataset, method: str, batch: int, precision: str) ->
     flop = step_flop(config)
     where = f"{plan.network}, batch {batch}, {WORDS[precision]}"
     blocks = plan.pick(gpu=5, cpu=5, quick=2, tiny=2)
-    # As many images in a block whatever the batch.
-    steps = plan.pick(gpu=20 * plan.batch // batch, cpu=1, quick=1, tiny=2)
+    # As many images in a block whatever the batch, and no half of a block of views, which are made ahead.
+    steps = plan.pick(gpu=24 * plan.batch // batch, cpu=1, quick=1, tiny=2)
     trainer = Trainer(config, data)
     # Enough for cuDNN's choice of algorithms and for whatever a trainer prepares in its first steps.
-    bare_seconds(trainer, plan.pick(gpu=30, cpu=1, quick=1, tiny=1))
+    bare_seconds(trainer, plan.pick(gpu=32, cpu=1, quick=1, tiny=1))
     # The peak beside every block, for the same reason as everywhere: what drifts drifts under both.
     found = interleaved(
         {"rate": lambda: batch * steps / bare_seconds(trainer, steps), "peak": lambda: peak_now(plan, precision)},

@@ -28,9 +28,11 @@ WHOLE = Plan(device=torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """A trial takes one thread; the other tests get theirs back."""
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Beside other work two threads on tiny networks wait for one another; the other tests get theirs back."""
     before = torch.get_num_threads()
+    monkeypatch.setattr("ssl_lab.trainer.usable_cores", lambda: 1)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
@@ -210,7 +212,6 @@ def test_the_gpu_part_runs_on_a_cpu(
 @pytest.mark.skipif(importlib.util.find_spec("lightly") is None, reason="lightly is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_lightly_is_measured_where_it_is_installed() -> None:
-    torch.set_num_threads(1)
     rows = [entry for entry in peers.measure(TINY) if isinstance(entry, Row)]
     assert any(row.what.startswith("lightly's example, fp32: BYOL") for row in rows)
     assert any(row.what.startswith("ours, fp32 over lightly's example") for row in rows)
