@@ -76,8 +76,6 @@ class Turn:
     """Until the event is logged; the next step follows the new rule."""
     taken: float
     """From the command in the file until the event is logged."""
-    steps: int
-    """Steps made between the command's being taken and its effect."""
     echo: float
     """Until the page shows the engine's new value beside the knob."""
     mark: float
@@ -106,11 +104,11 @@ def measure(plan: Plan) -> Iterator[Entry]:
     page.wait_for_selector(".ssl-state.ssl-paused")
     page.close()
     rate = (last.step - first.step) / (last.heartbeat - first.heartbeat)
-    # What no boundary of a step comes after can wait no longer than one step.
     besides = [f"a step takes {1000 / rate:.1f} ms here"]
     yield _row("knob to effect: control in the page to the event in the record", [t.effect for t in turns], besides)
     yield _row("command in the file to the event in the record", [t.taken for t in turns], besides)
-    yield Row(f"steps between a command's taking and its effect, {WHERE}", "steps", [t.steps for t in turns])
+    why = "a command's answer and its event are written at once, so that the record's count is 0 whatever happens"
+    yield Missing("steps between a command's taking and its effect", why)
     yield _row("knob to picture: to the engine's value beside the knob", [t.echo for t in turns])
     yield _row("knob to picture: to the event under the timeline", [t.mark for t in turns])
     yield _row("knob to picture: to the event in a panel", [t.panel for t in turns])
@@ -129,10 +127,10 @@ def _turns(page: Page, store: RunStore, count: int) -> Iterator[Turn]:
         page.wait_for_timeout(1000 * chance.uniform(0.4, 1.1))
         seen: dict[str, Any] = page.evaluate(_TURN, [knob, value, echoed, str(number)])
         event = store.events(after=number - 1)[0]
-        sent, taken = next(store.rows("SELECT time, step FROM commands WHERE kind = 'set' ORDER BY id DESC LIMIT 1"))
+        (sent,) = next(store.rows("SELECT time FROM commands WHERE kind = 'set' ORDER BY id DESC LIMIT 1"))
         if number == 1:
             continue
         yield Turn(
-            effect=1000 * event.time - seen["at"], taken=1000 * (event.time - sent), steps=event.step - taken,
+            effect=1000 * event.time - seen["at"], taken=1000 * (event.time - sent),
             echo=seen["echo"], mark=seen["mark"], panel=seen["panel"],
         )  # fmt: skip
