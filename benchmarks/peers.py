@@ -6,16 +6,19 @@
 * ``plain`` is an eager float32 step on views that lie ready on the device: no augmentation, no loader.
 * ``ours`` is ``Trainer.step``, its augmentation included.
 
-All are taken in turn, so that what drifts drifts under all of them.
+All are taken in turn, so that what drifts drifts under all of them. The first two live in processes of their own, where
+nothing of ours is set, such as the memory that a ``Trainer`` has the C library keep.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,7 @@ from benchmarks.plan import NO_PRECISION, Plan, has_precision
 from benchmarks.stepping import bare_seconds
 from benchmarks.table import Entry, Missing, Row
 from ssl_lab.config import RunConfig
+from ssl_lab.datasets import Dataset
 from ssl_lab.networks import ResNet18, mlp
 from ssl_lab.trainer import Trainer
 
@@ -45,10 +49,20 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 def measure(plan: Plan) -> Iterator[Entry]:
     """Images a second of each, and ours over lightly's and over the plain step."""
     steps, rounds = plan.pick(gpu=32, cpu=2, quick=1, tiny=1), plan.pick(gpu=6, cpu=5, quick=2, tiny=2)
-    batch, config = plan.batch, plan.resnet("BYOL", plan.batch)
+    config = plan.resnet("BYOL", plan.batch)
     data = random_cifar(plan.images, 64)
-    loop = _Loop(plan, config, data.train.images)
-    plain = _Plain(plan, config)
+    loop, plain = _Elsewhere(_Loop, plan, config, data.train.images), _Elsewhere(_Plain, plan, config, None)
+    try:
+        yield from _side_by_side(plan, data, loop, plain, steps, rounds)
+    finally:
+        loop.close()
+        plain.close()
+
+
+def _side_by_side(
+    plan: Plan, data: Dataset, loop: _Elsewhere, plain: _Elsewhere, steps: int, rounds: int
+) -> Iterator[Entry]:
+    batch = plan.batch
     ours = {f"ours, {WORDS[p]}": Trainer(plan.resnet("BYOL", batch, p), data) for p in plan.precisions()}
     measures: dict[str, Callable[[], float]] = {loop.name: partial(loop.seconds, steps)}
     measures[PLAIN] = partial(plain.seconds, steps)
@@ -69,6 +83,56 @@ def measure(plan: Plan) -> Iterator[Entry]:
         yield Missing("ours in bf16", NO_PRECISION)
     if not loop.lightly:
         yield Missing("lightly", "it is not installed here; the same loop has torchvision's transforms and our heads")
+
+
+# ---------------------------------------------------------------- processes of their own
+
+
+class _Elsewhere:
+    """A peer in a process of its own; ``peer`` is its class."""
+
+    def __init__(self, peer: type[_Loop | _Plain], plan: Plan, config: RunConfig, images: Tensor | None) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        numbers = None if images is None else images.numpy()
+        lightly = importlib.util.find_spec("lightly") is not None
+        what = (theirs, peer, str(plan.device), plan.quick, plan.tiny, config, numbers, lightly)
+        self._process = context.Process(target=_serve, args=what)
+        self._process.start()
+        theirs.close()
+        self.name, self.workers, self.lightly = self._pipe.recv()
+
+    def seconds(self, steps: int) -> float:
+        """Seconds of ``steps`` steps, measured there."""
+        self._pipe.send(steps)
+        return float(self._pipe.recv())
+
+    def close(self) -> None:
+        """Ends it."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
+        self._process.join(timeout=30)
+        self._process.kill()
+
+
+def _serve(
+    pipe: Any,
+    peer: type[_Loop | _Plain],
+    device: str,
+    quick: bool,
+    tiny: bool,
+    config: RunConfig,
+    images: Any,
+    lightly: bool,
+) -> None:
+    """Answers counts of steps with seconds, until told to end."""
+    if tiny:
+        torch.set_num_threads(1)
+    plan = Plan(device=torch.device(device), quick=quick, tiny=tiny)
+    made = peer(plan, config, torch.zeros(0) if images is None else torch.from_numpy(images), lightly)
+    pipe.send((made.name, made.workers, made.lightly))
+    while (steps := pipe.recv()) is not None:
+        pipe.send(made.seconds(steps))
 
 
 # ---------------------------------------------------------------- the loop with a loader
@@ -161,9 +225,8 @@ def _sgd(model: nn.Module) -> torch.optim.SGD:
 class _Loop:
     """Training as a tutorial writes it: a loader that augments image by image, then the step."""
 
-    def __init__(self, plan: Plan, config: RunConfig, images: Tensor) -> None:
-        self.device, self.batch = plan.device, config.batch_size
-        self.lightly = importlib.util.find_spec("lightly") is not None
+    def __init__(self, plan: Plan, config: RunConfig, images: Tensor, lightly: bool) -> None:
+        self.device, self.batch, self.lightly = plan.device, config.batch_size, lightly
         self.workers = 0 if plan.tiny else min(8, cores())
         size = images.shape[-1]
         if self.lightly:
@@ -244,7 +307,9 @@ def _negative_cosine(q: Tensor, z: Tensor) -> Tensor:
 class _Plain:
     """BYOL in plain PyTorch on two views that are there."""
 
-    def __init__(self, plan: Plan, config: RunConfig) -> None:
+    name, workers, lightly = PLAIN, 0, False
+
+    def __init__(self, plan: Plan, config: RunConfig, _images: Tensor, _lightly: bool) -> None:
         self.device = plan.device
         self.model = _siamese(config).to(self.device)
         self.optimiser = _sgd(self.model)

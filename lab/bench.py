@@ -31,6 +31,7 @@ from lab.files import Files
 from lab.hosts import EngineHost, Host, KernelHost
 from lab.links import linked_config, linked_names, linked_step
 from lab.marks import mark_width, marks, rows
+from lab.pace import tick_here
 from lab.panels import all_panels
 from lab.panels.base import NOW, OTHERS
 from lab.publisher import Publisher
@@ -165,7 +166,7 @@ class Bench:
         self._build()
         self.browser.observe(self._on_query, names="query")
         self.browser.on_msg(self._on_key)
-        self.publisher = Publisher(self.browser, self._tick, self.present)
+        self.publisher = Publisher(self.browser, self._tick, self.present, tick_pause=tick_here())
         self.timeline.observe(lambda _: self.publisher.poke(), names="step")
         self.timeline.on_msg(self._on_timeline)
         # What is ticked when it comes to be done counts: it is written here too.

@@ -5,8 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ssl_lab.cores import usable_cores
+
 TICK = 0.18
 """Least seconds from picture to picture."""
+
+FRUGAL_TICK = 0.4
+"""Least seconds from picture to picture where there are few cores: each picture takes 30 ms of a core, which engine,
+kernel and often the browser share. What somebody asks for comes at once in any case."""
 
 SLOWEST = 2.0
 """Most seconds from picture to picture, however slow the browser; also how long one that is silent is waited for."""
@@ -28,6 +34,11 @@ QUICK = TICK / 2
 """Seconds within which a quick page answers."""
 
 
+def tick_here() -> float:
+    """Least seconds from picture to picture on this machine."""
+    return TICK if usable_cores() > 2 else FRUGAL_TICK
+
+
 class Pace:
     """Numbers pictures, hears when the browser has painted them, and says how long to wait with the next one.
 
@@ -35,10 +46,14 @@ class Pace:
     says so: only the page can. Until it has answered once nobody is waited for, as in a notebook without a display.
 
     Only :meth:`answered` may be called from another thread.
+
+    Args:
+        clock: seconds.
+        tick: least seconds from picture to picture.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, tick: float = TICK) -> None:
+        self._clock, self._tick = clock, tick
         self._number = 0
         self._underway: list[tuple[int, float]] = []
         self._note: tuple[int, float] | None = None
@@ -79,9 +94,9 @@ class Pace:
         cost = max(self._ended - self._begun, 0.0) if self._ended > float("-inf") else 0.0
         if asked:
             # A person who drags gets pictures as fast as half of the time allows, and always the latest.
-            due = self._ended + min(cost, TICK)
+            due = self._ended + min(cost, self._tick)
         else:
-            due = self._begun + min(max(TICK, cost / BUSY_SHARE, self._delay / BROWSER_SHARE), SLOWEST)
+            due = self._begun + min(max(self._tick, cost / BUSY_SHARE, self._delay / BROWSER_SHARE), SLOWEST)
         most = AHEAD if asked else 1
         if self._answers and len(self._underway) >= most:
             patience = self._underway[-most][1] + SLOWEST

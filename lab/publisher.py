@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lab.browser import Browser
-from lab.pace import Pace
+from lab.pace import TICK, Pace
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Publisher:
         tick: does what was asked and, if it is to draw, writes what changed; says whether there was a new picture.
         present: called about every two seconds while a page is there, hidden or not.
         clock: seconds.
+        tick_pause: least seconds from picture to picture.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Publisher:
         tick: _Page,
         present: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tick_pause: float = TICK,
     ) -> None:
         self._browser, self._tick, self._present, self._clock = browser, tick, present, clock
         self.soon: float | None = None
         """Seconds until the next round, where the tick wants it sooner than the next picture is due."""
-        self._pace = Pace(clock)
+        self._pace = Pace(clock, tick_pause)
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._asked = False

@@ -37,7 +37,7 @@ class Pace:
 
     flush: float = 0.1
     """Seconds between writes of the metrics."""
-    live_spectrum: float = 0.15
+    live_spectrum: float = 0.2
     """Seconds between spectra while somebody watches."""
     watched: float = 15.0
     """Seconds for which a look of a page counts as watching."""

@@ -12,7 +12,7 @@ import pytest
 
 from lab import Bench
 from lab.browser import Browser
-from lab.pace import AHEAD, ASK_AGAIN, SLOWEST, TICK, Pace
+from lab.pace import AHEAD, ASK_AGAIN, FRUGAL_TICK, SLOWEST, TICK, Pace, tick_here
 from lab.publisher import GONE, UNSEEN, Publisher
 from ssl_lab import Trainer
 from tests.lab.conftest import wait_for
@@ -359,3 +359,14 @@ def test_a_picture_waits_a_moment_for_the_answer_to_a_command(open_bench: Callab
     bench._awaited = (None, 12345, float("inf"))  # type: ignore[assignment]
     bench._tick(True)
     assert bench._awaited is None
+
+
+def test_few_cores_are_shared_with_fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, tick in ((1, FRUGAL_TICK), (2, FRUGAL_TICK), (4, TICK)):
+        monkeypatch.setattr("lab.pace.usable_cores", lambda cores=cores: cores)
+        assert tick_here() == tick
+    now = [0.0]
+    pace = Pace(lambda: now[0], FRUGAL_TICK)
+    pace.took(0.0)
+    assert pace.wait(False) == pytest.approx(FRUGAL_TICK)
+    assert pace.wait(True) == 0, "what is asked for comes at once"

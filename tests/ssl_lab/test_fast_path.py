@@ -228,3 +228,30 @@ def test_a_state_whose_features_are_in_another_order_is_refused(make_trainer: Ma
     state["counters"].pop("arithmetic")
     with pytest.raises(SSLLabError, match="earlier version"):
         make_trainer("byol").load_state_dict(state)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_captured_steps_on_a_gpu(precision: str, make_trainer: Make) -> None:
+    """Graphs against the same operations one by one, through every turn; cuDNN's order of sums may differ."""
+    plain, captured = (make_trainer("byol", device="cuda", precision=precision) for _ in range(2))
+    plain._graphs = None
+    for turn in TURNS:
+        plain.set(**turn)
+        captured.set(**turn)
+        for _ in range(4):
+            assert captured.step().loss == pytest.approx(plain.step().loss, abs=0.05), turn
+    assert captured._graphs is not None
+    assert captured._graphs.captures > 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["byol", "simsiam", "directpred", "directcopy"])
+def test_the_first_steps_on_a_gpu_are_those_on_the_cpu(name: str, make_trainer: Make) -> None:
+    """On the same views: a GPU's generator draws others."""
+    here, there = (make_trainer(name, device=device, precision="float32") for device in ("cpu", "cuda"))
+    there.load_state_dict(here.state_dict())
+    draw = here._views.at
+    there._views.at = lambda step, strength: draw(step, strength).to("cuda")  # type: ignore[method-assign]
+    for _ in range(6):
+        assert there.step().loss == pytest.approx(here.step().loss, abs=1e-2)
