@@ -31,7 +31,18 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 """What a run can be written as, and how such a file's name ends."""
 
-FLAGS = ("data_dir", "image_size", "train_limit", "test_limit", "device", "batch_size", "encoder", "stem", "width")
+FLAGS = (
+    "data_dir",
+    "image_size",
+    "train_limit",
+    "test_limit",
+    "device",
+    "batch_size",
+    "precision",
+    "encoder",
+    "stem",
+    "width",
+)
 """Settings that ``ssl-lab train`` has a flag for, besides preset, data set, seed, steps and knobs."""
 
 MEASURED = ("step", "epoch", "loss", "penalty", "asymmetry", "effective_rank", "aligned", "knn", "probe")
