@@ -31,7 +31,7 @@ def measure(plan: Plan) -> Iterator[Entry]:
             page.close()
     yield Row("first picture, no kernel ready", "s", seconds, besides)
     seconds = []
-    for _ in range(2 if plan.quick else 8):
+    for _ in range(1 if plan.quick else 8):
         served.settle(opened=bool(seconds))
         page = open_bench(browser, served.url)
         seconds.append(first_picture(page))

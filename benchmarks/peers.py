@@ -48,7 +48,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 def measure(plan: Plan) -> Iterator[Entry]:
     """Images a second of each, and ours over lightly's and over the plain step."""
-    steps, rounds = plan.pick(gpu=32, cpu=2, quick=1, tiny=1), plan.pick(gpu=6, cpu=5, quick=2, tiny=2)
+    steps, rounds = plan.pick(gpu=32, cpu=2, quick=1, tiny=1), plan.pick(gpu=6, cpu=5, quick=1, tiny=2)
     config = plan.resnet("BYOL", plan.batch)
     data = random_cifar(plan.images, 64)
     loop, plain = _Elsewhere(_Loop, plan, config, data.train.images), _Elsewhere(_Plain, plan, config, None)

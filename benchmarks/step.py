@@ -19,7 +19,7 @@ from ssl_lab.trainer import Trainer
 RECORDED = ("BYOL", "DirectPred")
 """Methods that are measured with the record too: one whose predictor is trained and one whose is set; the latter at one
 batch size."""
-LOOK = 20.0
+LOOK = 10.0
 """Seconds after which a first look on a CPU begins no further method: a busy machine takes ten times as long."""
 EPOCHS = 101
 """Epochs of the papers' runs on CIFAR-10."""
