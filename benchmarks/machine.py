@@ -12,11 +12,7 @@ from pathlib import Path
 import torch
 
 from ssl_lab import __version__
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from ssl_lab.cores import usable_cores
 
 
 def hardware() -> str:
@@ -27,7 +23,7 @@ def hardware() -> str:
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
-    words = [name, f"{cores()} cores"]
+    words = [name, f"{usable_cores()} cores"]
     with contextlib.suppress(OSError, ValueError, AttributeError):
         words.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")
     if torch.cuda.is_available():

@@ -30,13 +30,14 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.images import random_cifar
-from benchmarks.machine import cores, wait_for
+from benchmarks.machine import wait_for
 from benchmarks.paired import interleaved, ratios
 from benchmarks.peak import WORDS
-from benchmarks.plan import NO_PRECISION, Plan, has_precision
+from benchmarks.plan import Plan
 from benchmarks.stepping import bare_seconds
 from benchmarks.table import Entry, Missing, Row
 from ssl_lab.config import RunConfig
+from ssl_lab.cores import usable_cores
 from ssl_lab.datasets import Dataset
 from ssl_lab.networks import ResNet18, mlp
 from ssl_lab.trainer import Trainer
@@ -79,8 +80,6 @@ def _side_by_side(
         for other in (loop.name, PLAIN):
             besides = [f"side by side, blocks of {steps} steps"]
             yield Row(f"{name} over {other}: {where}", "times", ratios(found[other], found[name]), besides)
-    if not has_precision():
-        yield Missing("ours in bf16", NO_PRECISION)
     if not loop.lightly:
         yield Missing("lightly", "it is not installed here; the same loop has torchvision's transforms and our heads")
 
@@ -227,7 +226,7 @@ class _Loop:
 
     def __init__(self, plan: Plan, config: RunConfig, images: Tensor, lightly: bool) -> None:
         self.device, self.batch, self.lightly = plan.device, config.batch_size, lightly
-        self.workers = 0 if plan.tiny else min(8, cores())
+        self.workers = 0 if plan.tiny else min(8, usable_cores())
         size = images.shape[-1]
         if self.lightly:
             self.name = "lightly's example, fp32"

@@ -10,6 +10,8 @@ import torch
 
 from benchmarks.app import Stage
 from ssl_lab.config import RunConfig, preset
+from ssl_lab.errors import ConfigError
+from ssl_lab.trainer import resolve_precision
 
 IMAGES = 50_000
 """Training images of CIFAR-10."""
@@ -70,28 +72,22 @@ class Plan:
         """The network in words."""
         return "tiny ResNet" if self.tiny else "ResNet-18"
 
-    def resnet(self, method: str, batch: int, precision: str | None = None) -> RunConfig:
-        """A ResNet run on 32x32 colour images with the papers' heads; ``precision`` only if a run can have one."""
-        fields: dict[str, Any] = {"batch_size": batch, "device": str(self.device)}
+    def resnet(self, method: str, batch: int, precision: str = "auto") -> RunConfig:
+        """A ResNet run on 32x32 colour images with the papers' heads."""
+        fields: dict[str, Any] = {"batch_size": batch, "device": str(self.device), "precision": precision}
         if self.tiny:
             fields |= {"width": 4, "projector_hidden": 16, "projector_dim": 8, "predictor_hidden": 16}
-        if precision is not None and has_precision():
-            fields["precision"] = precision
         return preset(METHODS[method], dataset="cifar10", **fields)
 
     @property
     def usual(self) -> str:
-        """The precision that a run takes on this device where it can choose."""
-        return "bfloat16" if self.cuda and has_precision() else "float32"
+        """The precision that a run takes on this device by itself."""
+        return "bfloat16" if self.cuda else "float32"
 
     def precisions(self) -> tuple[str, ...]:
-        """Precisions to be measured; bf16 where a run can choose it."""
-        return ("float32", "bfloat16") if has_precision() else ("float32",)
-
-
-def has_precision() -> bool:
-    """Whether a run's config chooses the precision of its networks."""
-    return "precision" in RunConfig.model_fields
-
-
-NO_PRECISION = "a run has no setting for its precision in this version"
+        """Precisions to be compared: not bf16 where the processor has none."""
+        try:
+            resolve_precision(RunConfig(precision="bfloat16"), self.device)
+        except ConfigError:
+            return ("float32",)
+        return ("float32", "bfloat16")

@@ -10,7 +10,7 @@ from benchmarks.flops import step_flop
 from benchmarks.images import random_cifar
 from benchmarks.paired import interleaved, ratios
 from benchmarks.peak import WORDS, kind_of, peak_now
-from benchmarks.plan import IMAGES, METHODS, NO_PRECISION, Plan, has_precision
+from benchmarks.plan import IMAGES, METHODS, Plan
 from benchmarks.stepping import bare_seconds, recorded_block, recorder
 from benchmarks.table import Entry, Missing, Row
 from ssl_lab.datasets import Dataset
@@ -38,8 +38,6 @@ def measure(plan: Plan) -> Iterator[Entry]:
                 # bf16 on a CPU is measured for one method: it is no setting that a person would take there.
                 if plan.cuda or plan.tiny or precision == "float32" or method == "BYOL":
                     yield from _rows(plan, data, method, batch, precision)
-    if not has_precision():
-        yield Missing("bf16", NO_PRECISION)
     if not (plan.cuda or plan.tiny):
         yield Missing("with the record", "a ResNet's first look at the nearest neighbours takes a CPU many steps")
 

@@ -1,4 +1,4 @@
-"""Two augmented views of a batch on its own device, every parameter drawn per image.
+"""Augmented views of a batch on its own device, every parameter drawn per image.
 
 torchvision's v2 transforms draw one set of parameters for a whole batch, so they cannot augment a batch for
 self-supervised learning; its per-image transforms are far too slow one image at a time. This module draws
@@ -61,18 +61,6 @@ class ViewParameters:
     """(B,) bool: turned grey."""
     sigma: Tensor
     """(B,) float32: standard deviation of the blur in pixels; 0 for none."""
-
-
-def two_views(
-    images: Tensor, recipe: Recipe, generator: torch.Generator, strength: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Two independently augmented views of each image; arguments and errors as of :func:`augment`.
-
-    Returns:
-        two (B, C, H, W) float32 tensors, views of one memory.
-    """
-    first, second = augment(torch.cat((images, images)), recipe, generator, strength).chunk(2)
-    return first, second
 
 
 def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, strength: float = 1.0) -> Tensor:

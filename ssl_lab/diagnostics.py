@@ -31,7 +31,7 @@ class Diagnostician:
 
     def take(self, step: int, epoch: float, matrices: Transfer) -> None:
         """Has the spectrum of ``matrices`` (F and Wp at ``step``) made."""
-        self._waiting.append((step, epoch, self._thread.submit(_decompose, matrices)))
+        self._waiting.append((step, epoch, self._thread.submit(decompose, matrices)))
 
     def made(self, *, all_of_them: bool = False) -> Iterator[tuple[int, float, Spectrum | ValueError]]:
         """(step, epoch, spectrum) of those that are ready; of one that there is not, why.
@@ -55,6 +55,11 @@ class Diagnostician:
         self._thread.shutdown(cancel_futures=True)
 
 
-def _decompose(matrices: Transfer) -> Spectrum:
+def decompose(matrices: Transfer) -> Spectrum:
+    """The spectrum of F and Wp, in float64; waits for them.
+
+    Raises:
+        ValueError: an entry is not finite.
+    """
     f, wp = matrices.result()
     return spectrum(f.double().numpy(), wp.double().numpy())

@@ -20,18 +20,11 @@ SMALLEST_GAIN = 1e-4
 RIDGE = 1e-3
 
 
-def correlation(f: Tensor, z: Tensor | None = None, *, centred: bool = False) -> Tensor:
-    """E[f f^T] over the rows of ``f`` (rows, d), or E[z f^T]: (d, d). Centred it is the covariance (P sec. 5)."""
-    f = f.detach().float()
-    z = f if z is None else z.detach().float()
-    if centred:
-        f, z = f - f.mean(0), z - z.mean(0)
-    found: Tensor = z.T @ f / f.shape[0]
-    return found
-
-
 def correlations(f: Tensor, z: Tensor, *, centred: bool = False) -> Tensor:
-    """F = E[f f^T] and E[f z^T] side by side, (d, 2d), in one product over the rows of ``f`` and ``z`` (rows, d)."""
+    """F = E[f f^T] and E[f z^T] side by side, (d, 2d), in one product over the rows of ``f`` and ``z`` (rows, d).
+
+    Centred they are covariances (P sec. 5).
+    """
     f, z = f.detach().float(), z.detach().float()
     if centred:
         f, z = f - f.mean(0), z - z.mean(0)

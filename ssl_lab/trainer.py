@@ -30,6 +30,7 @@ from ssl_lab.augment import normalise
 from ssl_lab.config import SET_MODES, Knobs, NormMode, PredictorMode, RunConfig, SymmetryMode
 from ssl_lab.cores import usable_cores
 from ssl_lab.datasets import Dataset, load_dataset
+from ssl_lab.diagnostics import decompose
 from ssl_lab.errors import ConfigError, NonFiniteLossError, SSLLabError
 from ssl_lab.graphs import StepGraphs
 from ssl_lab.memory import keep_freed_memory
@@ -37,7 +38,7 @@ from ssl_lab.networks import build_network, stack_views
 from ssl_lab.optimiser import sgd_step
 from ssl_lab.predictor import Predictor, correlations, directcopy, directpred, directpred_by_products, optimal
 from ssl_lab.seeds import stream_seed
-from ssl_lab.spectrum import Spectrum, spectrum
+from ssl_lab.spectrum import Spectrum
 from ssl_lab.transfer import Transfer
 from ssl_lab.views import ViewStream
 from ssl_lab.weights import FlatWeights
@@ -88,10 +89,10 @@ def resolve_precision(config: RunConfig, device: torch.device) -> torch.dtype:
 
 
 @contextmanager
-def cpu_threads(count: int | None) -> Iterator[None]:
-    """Has torch use ``count`` CPU threads inside, or leaves it alone if None; costs microseconds."""
+def cpu_threads(count: int) -> Iterator[None]:
+    """Has torch use ``count`` CPU threads inside; costs microseconds."""
     before = torch.get_num_threads()
-    if count is None or count == before:
+    if count == before:
         yield
         return
     torch.set_num_threads(count)
@@ -127,16 +128,16 @@ class _Rates:
     """The numbers that knobs set, as () float32 tensors on the device, which a step reads where they lie."""
 
     def __init__(self, device: torch.device) -> None:
-        self._all = torch.zeros(10, device=device)
+        self._all = torch.zeros(9, device=device)
         (
             self.lr, self.decay, self.lr_predictor, self.decay_predictor, self.follow, self.rho, self.fresh, self.eps,
-            self.strength, _,
+            self.strength,
         ) = self._all.unbind()  # fmt: skip
 
     def take(self, k: Knobs) -> None:
         numbers = [
             k.lr, k.weight_decay, k.lr_predictor, k.weight_decay_predictor, 1.0 - k.ema, k.rho, 1.0 - k.rho, k.eps,
-            k.symmetry_strength, 0.0,
+            k.symmetry_strength,
         ]  # fmt: skip
         self._all.copy_(torch.tensor(numbers, dtype=torch.float64))
 
@@ -194,7 +195,8 @@ class Trainer:
         # The small encoder's operations are over before a second thread has come to help, and where a page's kernel
         # and a browser share the cores, waiting for that thread made a step a hundred times slower. One thread also
         # gives the same bits on every machine.
-        self.threads = 1 if config.encoder == "small" else usable_cores()
+        _keep_to_usable_cores()
+        self.threads = 1 if config.encoder == "small" else torch.get_num_threads()
         if self.device.type == "cpu":
             keep_freed_memory()
         self.precision = resolve_precision(config, self.device)
@@ -440,8 +442,7 @@ class Trainer:
 
         In mode ``none`` the predictor is the identity, and so is the Wp shown.
         """
-        f, wp = self.matrices().result()
-        return spectrum(f.double().numpy(), wp.double().numpy())
+        return decompose(self.matrices())
 
     def matrices(self) -> Transfer:
         """F and Wp, (d, d) float32, of this moment, on their way to the host; changes nothing."""
@@ -558,6 +559,13 @@ class Trainer:
         self._rates.take(knobs)
 
 
+def _keep_to_usable_cores() -> None:
+    """Takes threads away from torch that a container has no cores for; whoever asked for fewer keeps them."""
+    cores = usable_cores()
+    if torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
+
+
 def _trains_predictor(k: Knobs) -> bool:
     """Whether SGD changes Wp: where every step sets it anew, nothing of it would be left."""
     return k.predictor != "none" and not (k.predictor in SET_MODES and k.freq == 1)
@@ -566,7 +574,9 @@ def _trains_predictor(k: Knobs) -> bool:
 @contextmanager
 def _fastest_kernels(device: torch.device) -> Iterator[None]:
     """cuDNN tries its kernels on the first step of each shape and keeps the fastest."""
-    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
-        with flags if device.type == "cuda" else contextlib.nullcontext():
-            yield
+    if device.type != "cuda":
+        yield
+        return
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
+    with torch.cuda.device(device), flags:
+        yield

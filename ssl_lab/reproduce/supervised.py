@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ssl_lab.augment import normalise, two_views
+from ssl_lab.augment import augment, normalise
 from ssl_lab.datasets import Dataset
 from ssl_lab.networks import Network, build_network
 from ssl_lab.optimiser import sgd_step
@@ -61,7 +61,7 @@ def supervised(job: Job, folder: Path, data: Dataset, stop: threading.Event) -> 
             order = torch.randperm(len(images), generator=shuffled).to(device)
         rows = order[place * config.batch_size : (place + 1) * config.batch_size]
         views.manual_seed(stream_seed(config.seed, "views", step))
-        view, _ = two_views(images[rows], recipe, views, 1.0)
+        view = augment(images[rows], recipe, views)
         loss = functional.cross_entropy(head(network.represent(network.prepare(view), 0)), labels[rows])
         lr = torch.tensor(LR * 0.5 * (1 + math.cos(math.pi * step / steps)), device=device)
         gradients = torch.autograd.grad(loss, weights.parameters)

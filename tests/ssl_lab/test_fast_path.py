@@ -255,3 +255,20 @@ def test_the_first_steps_on_a_gpu_are_those_on_the_cpu(name: str, make_trainer: 
     there._views.at = lambda step, strength: draw(step, strength).to("cuda")  # type: ignore[method-assign]
     for _ in range(6):
         assert there.step().loss == pytest.approx(here.step().loss, abs=1e-2)
+
+
+def test_threads_are_the_cores_that_there_are_or_fewer_if_asked(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's quota takes threads away; a study that gives each of its workers one is not outvoted."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        monkeypatch.setattr("ssl_lab.trainer.usable_cores", lambda: 3)
+        assert make_trainer("byol", encoder="resnet18").threads == 3
+        assert torch.get_num_threads() == 3, "the probes and neighbours too"
+        torch.set_num_threads(1)
+        assert make_trainer("byol", encoder="resnet18").threads == 1
+        assert make_trainer("byol").threads == 1
+    finally:
+        torch.set_num_threads(before)
