@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
+from ssl_lab.atomic import write_whole
 from ssl_lab.errors import RunMissingError, SSLLabError
 
 ENCODER = "encoder.safetensors"
@@ -19,30 +19,13 @@ CLASSIFIER = "classifier.safetensors"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Writes named tensors and a JSON object beside them; a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes named tensors and a JSON object beside them; a reader sees the old file or the new one.
+
+    Raises:
+        WriteError: it could not be written, and what was there is there still.
+    """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(ready, temporary, metadata={"ssl_lab": json.dumps(dict(about))})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise SSLLabError(f"{path} could not be written: {error}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The new name is on the disk only when its folder is; Windows cannot open one.
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    write_whole(path, [serialised(ready, metadata={"ssl_lab": json.dumps(dict(about))})])
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

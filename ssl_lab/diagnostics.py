@@ -49,9 +49,15 @@ class Diagnostician:
             except ValueError as error:
                 yield step, epoch, error
 
+    def drop(self) -> None:
+        """Forgets those on their way."""
+        for _, _, future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+
     def close(self) -> None:
         """Ends the thread; what was not fetched is dropped."""
-        self._waiting.clear()
+        self.drop()
         self._thread.shutdown(cancel_futures=True)
 
 

@@ -97,9 +97,6 @@ class Engine:
 
         if self.cpu_threads is not None:
             torch.set_num_threads(self.cpu_threads)
-        if store.status().pid == os.getpid():
-            # Of a thread of ours that ended badly: host() lets no two be awake.
-            store.release()
         if store.driven():
             return
         config = store.config()

@@ -35,5 +35,9 @@ class RunMissingError(SSLLabError, FileNotFoundError):
     """No run of this name is in the results folder, or it has not got what was asked of it."""
 
 
+class WriteError(SSLLabError, OSError):
+    """A file or folder that cannot be written: a full disk, a read-only one, a broken one."""
+
+
 class EngineError(SSLLabError, RuntimeError):
     """The engine process could not be reached or could not do what was asked."""

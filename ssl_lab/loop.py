@@ -14,16 +14,20 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ssl_lab import checkpoint, keep, memory
+from ssl_lab.atomic import CANNOT_WRITE, Reserve, cannot_write
 from ssl_lab.diagnostics import Diagnostician
-from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
+from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError, WriteError
 from ssl_lab.evaluation import knn_accuracy
+from ssl_lab.spectrum import Spectrum
 from ssl_lab.store import Command, Event, Metrics, RunState, RunStore
 from ssl_lab.trainer import ARITHMETIC, StepRecord, Trainer
 from ssl_lab.transfer import Transfer
@@ -57,6 +61,8 @@ class Pace:
     """Seconds without a page after which a run pauses; None to go on alone."""
     sleep_unwatched: float | None = None
     """Seconds of standing without a page after which the run is saved and let go; None for never."""
+    try_again: float = 1.0
+    """Seconds between tries to write a record that cannot be written."""
 
 
 def foreground() -> Pace:
@@ -118,9 +124,20 @@ def drive(
             loop.leave()
         finally:
             loop.diagnostics.close()
+            loop.reserve.give_back()
             trainer.driver.release()
-            store.release()
+            try:
+                store.release()
+            except CANNOT_WRITE as error:
+                # The lock is given back in any case, and that is what counts.
+                log.error("%s", cannot_write(store.folder, error))
             memory.give_back()
+
+
+RESERVE = 256 * 1024
+"""Bytes that a run keeps back on the disk for its last words."""
+
+T = TypeVar("T")
 
 
 class _Loop:
@@ -152,11 +169,27 @@ class _Loop:
         self.fetched: deque[tuple[list[StepRecord], Transfer]] = deque()
         """Steps done whose losses are on their way from the device."""
         self.diagnostics = Diagnostician()
+        self.spectra: deque[tuple[int, float, Spectrum]] = deque()
+        """Spectra that are made and not written yet."""
+        self.reserve = Reserve(store.folder / "reserve", RESERVE)
+        self.unsound = False
+        """Whether the trainer is not where the record says: a step broke off, or went on after a loss that is none."""
+        self.failure: tuple[str, Exception] | None = None
+        """Why the run is to stand as failed, until it does."""
+        self.unsaved = ""
+        """Why there is no checkpoint of late; empty if there is one."""
+        self.vanished = False
+        """Whether the run's file is gone: there is nothing left to write to."""
+        self.beyond: tuple[RunState, str] = self.state, self.message
+        """What comes after what is recorded has been gone through again."""
         now = time.monotonic()
-        self.flushed = self.saved = self.spectrum_time = self.meter_time = self.boundary = now
+        self.flushed = self.saved = self.looked = self.spectrum_time = self.meter_time = self.boundary = now
         self.stood_since = now
         self.viewer = 0.0
-        self.viewer_seen = time.time()
+        """When a page last looked, by its clock."""
+        self.viewer_seen = now
+        """When that was seen to change, by one that does not jump."""
+        self.watched = False
         self.meter_step = trainer.step_count
         self.rate = 0.0
         self.spectrum_step = -1
@@ -176,6 +209,15 @@ class _Loop:
     # ------------------------------------------------------------ the loop
 
     def run(self) -> RunState:
+        """Until the run is left."""
+        self._surely(self._begin)
+        while True:
+            left = self._surely(self._round)
+            if left is not None:
+                return left
+
+    def _begin(self) -> None:
+        self.reserve.take()
         self.store.set_status(speed=None)
         self.store.note_fingerprint(self.trainer.step_count, fingerprint(self.trainer))
         self._refresh_viewer()
@@ -186,33 +228,89 @@ class _Loop:
         self._catch_up()
         # What lies behind is done, and as many of those planned for this very step as are on record.
         here = self.trainer.step_count
-        self.schedule = self.schedule[int(self.store.meta(PLANNED_DONE) or 0) :]
-        self.schedule = [turn for turn in self.schedule if turn[0] >= here]
+        schedule = _schedule(self.store)[int(self.store.meta(PLANNED_DONE) or 0) :]
+        self.schedule = [turn for turn in schedule if turn[0] >= here]
         if self._at_end() and self.state == "paused":
             self.state = "done"
         self._snapshot()
-        while True:
-            self._take_commands()
-            if self._ending():
+
+    def _round(self) -> RunState | None:
+        """Commands, one step if the run is running, and what is to be written; the state if the run is left."""
+        if self.failure is not None:
+            self._fail(*self.failure)
+        if self.budget == 0:
+            self._stand("paused", "")
+            self.budget = None
+        self._take_commands()
+        if self._ending():
+            return self._left()
+        if self.state == "running":
+            # Before the end is looked for: a turn that is planned for the last step is on record too.
+            self._follow_schedule()
+        if self.state == "running" and self._at_end():
+            self._stand("done", "")
+            self._evaluate(force=True)
+            if not self.stay:
+                return self.state
+        if self.state == "running":
+            self._step()
+        else:
+            if self._unwatched(self.pace.sleep_unwatched):
                 return self._left()
-            if self.state == "running":
-                # Before the end is looked for: a turn that is planned for the last step is on record too.
-                self._follow_schedule()
-            if self.state == "running" and self._at_end():
-                self._stand("done", "")
-                self._evaluate(force=True)
-                if not self.stay:
-                    return self.state
-            if self.state == "running":
-                self._step()
-            else:
-                if self._unwatched(self.pace.sleep_unwatched):
-                    return self._left()
-                time.sleep(self.pace.idle_poll)
-            self._housekeeping()
+            time.sleep(self.pace.idle_poll)
+        self._housekeeping()
+        return None
+
+    def _surely(self, do: Callable[[], T]) -> T:
+        """``do()``; again and again while the record cannot be written."""
+        while True:
+            try:
+                return do()
+            except CANNOT_WRITE as error:
+                self._hold(error)
+
+    def _hold(self, error: Exception) -> None:
+        """Has the run stand, with all that is not written kept, until the record can be written again.
+
+        Raises:
+            WriteError: the run is to be left, or its file is gone.
+        """
+        words = cannot_write(self.store.folder, error)
+        log.error("The run %s stands: %s", self.store.path, words)
+        # The last words need some room.
+        self.reserve.give_back()
+        message = f"{words} The run stands until then, and goes on by itself; nothing is lost."
+        said = float("-inf")
+        while True:
+            if self.store.vanished():
+                self.vanished = True
+                raise WriteError(f"The run {self.store.name!r} is gone: somebody removed {self.store.path}.")
+            if self._ending():
+                raise words from None
+            with suppress(*CANNOT_WRITE):
+                # Not too often: while the disk is full each of them takes a little of what is left.
+                if time.monotonic() - said >= HOLD_BEAT:
+                    self.store.set_status(state="paused", message=message, steps_per_second=0.0)
+                    said = time.monotonic()
+            self.stop.wait(self.pace.try_again)
+            try:
+                self.reserve.take()
+                self._flush()
+                self._write_spectra()
+                self._write_status()
+            except CANNOT_WRITE:
+                self.reserve.give_back()
+                continue
+            log.info("The run %s can be written again", self.store.path)
+            # What was being answered is answered now.
+            self.store.look_again()
+            self.boundary = time.monotonic()
+            return
 
     def leave(self) -> None:
         """Leaves the file whole: what was measured, where the run stands, and a checkpoint."""
+        if self.vanished:
+            return
         with self.trainer.lock:
             self._log_foreign_turn()
         self._flush()
@@ -237,7 +335,6 @@ class _Loop:
     def _catch_up(self) -> None:
         """Brings a run that was cut back to the end of its record, so that what comes next is added to it."""
         goal = self.store.last_step()
-        state = self.state
         while True:
             while self.recorded and self.recorded[0].step <= self.trainer.step_count:
                 event = self.recorded.pop(0)
@@ -245,12 +342,14 @@ class _Loop:
                 self.event_count = event.number
             if self.trainer.step_count >= goal or self._ending() or self.state == "failed":
                 break
-            self.state = "loading"
+            if self.state != "loading":
+                self.beyond = self.state, self.message
+                self.state = "loading"
             self.message = f"Going again through what is recorded, to step {goal:,}."
             self._step()
             self._housekeeping()
         if self.state == "loading":
-            self.state, self.message = state, ""
+            self.state, self.message = self.beyond
 
     def _step(self) -> None:
         if self.speed is not None:
@@ -263,38 +362,76 @@ class _Loop:
                 if self.state != "running" or self._ending():
                     return
                 self._housekeeping()
-        try:
-            # One grip, so that no notebook turns a knob between the look and the step.
-            with self.trainer.lock:
-                self._log_foreign_turn()
+        # One grip, so that no notebook turns a knob between the look and the step.
+        with self.trainer.lock:
+            self._log_foreign_turn()
+            try:
                 record = self.trainer.step()
-        except NonFiniteLossError as error:
-            self._fail(str(error), error)
-            return
-        except Exception as error:
-            log.error("The run %s failed", self.store.path, exc_info=True)
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            self._fail(
-                f"The step failed: {type(error).__name__}: {error} (in {last.name}, line {last.lineno} of "
-                f"{last.filename.rsplit('/', 1)[-1]}).",
-                error,
-            )
-            return
+            except NonFiniteLossError as error:
+                self._fail(str(error), error)
+                return
+            except Exception as error:
+                self._break_off(error)
+                return
         self.records.append(record)
         if self.on_record is not None:
             self.on_record(record)
         if self.budget is not None:
             self.budget -= 1
-            if self.budget <= 0:
-                self.budget = None
-                self._stand("paused", "")
         every = self.trainer.config.spectrum_every or self.trainer.steps_per_epoch
         if record.step % every == 0:
             self._record_spectrum()
 
+    def _break_off(self, error: Exception) -> None:
+        """The step ended in the middle: what it had changed by then is known to nobody."""
+        self.unsound = True
+        log.error("The run %s failed", self.store.path, exc_info=True)
+        where = self.store.last_step() + len(self.records)
+        if is_out_of_memory(error):
+            memory.give_back()
+            device = self.trainer.device
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._fail(
+                f"There was not enough memory {'on the GPU' if device.type == 'cuda' else 'on this machine'} for step "
+                f"{self.trainer.step_count + 1:,}. Close other runs or programs and press Run: it goes on from step "
+                f"{where:,}. Or begin a run with a smaller batch or network.",
+                error,
+            )
+            return
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        self._fail(
+            f"The step failed: {type(error).__name__}: {error} (in {last.name}, line {last.lineno} of "
+            f"{last.filename.rsplit('/', 1)[-1]}). Run tries again, from step {where:,}.",
+            error,
+        )
+
+    def _mend(self) -> None:
+        """Brings a trainer that is not where the record says back there, by a checkpoint and through the record."""
+        self.records.clear()
+        self.fetched.clear()
+        self.spectra.clear()
+        self.diagnostics.drop()
+        trainer, store = self.trainer, self.store
+        with trainer.lock:
+            seen = _newest(trainer, store)
+            if seen is None:
+                trainer.load_state_dict(Trainer(trainer.config, trainer.dataset).state_dict())
+            self.event_count = seen or 0
+            self.knobs = trainer.knobs
+        self.recorded = store.events()[self.event_count :]
+        self.spectrum_step = -1
+        self.unsound, self.failure = False, None
+        self.state, self.message = "paused", ""
+        self._catch_up()
+
     def _housekeeping(self) -> None:
         now = time.monotonic()
         # On a clock of its own in standing runs: nothing changes there but the heartbeat.
+        if now - self.looked >= 1.0:
+            self.looked = now
+            if self.store.vanished():
+                raise FileNotFoundError(f"{self.store.path} is gone")
         if now - self.flushed >= (self.pace.flush if self.state == "running" else 1.0):
             self._refresh_viewer()
             self._flush(wait=False)
@@ -320,7 +457,10 @@ class _Loop:
         self._snapshot()
 
     def _fail(self, message: str, error: Exception) -> None:
+        # Remembered first: if it cannot be written now, the run must not step on when it can.
+        self.failure, self.budget = (message, error), None
         self._stand("failed", message)
+        self.failure = None
         if not self.stay:
             raise error if isinstance(error, SSLLabError) else SSLLabError(message) from error
 
@@ -332,7 +472,7 @@ class _Loop:
         for command in self.store.waiting():
             try:
                 self._obey(command)
-            except NonFiniteLossError:
+            except (NonFiniteLossError, *CANNOT_WRITE):
                 raise
             except KnobError as error:
                 self.store.answer(command, self.trainer.step_count, refused=str(error))
@@ -342,6 +482,10 @@ class _Loop:
 
     def _obey(self, command: Command) -> None:
         payload, trainer = command.payload, self.trainer
+        if self.unsound and command.kind in ("set", "run", "step"):
+            self._mend()
+            if self.state == "failed":
+                raise KnobError(f"The run cannot be brought back to the end of its record. {self.message}")
         if command.kind == "set":
             self._turn(command)
             return
@@ -377,7 +521,7 @@ class _Loop:
 
     def _go(self) -> None:
         self.state, self.message = "running", ""
-        self.viewer_seen = time.time()
+        self.viewer_seen = time.monotonic()
         self.meter_time, self.meter_step = time.monotonic(), self.trainer.step_count
         self.boundary = time.monotonic()
         self._write_status()
@@ -393,7 +537,7 @@ class _Loop:
     def _follow_schedule(self) -> None:
         """Turns the knobs that were planned for this step."""
         while self.schedule and self.schedule[0][0] <= self.trainer.step_count:
-            step, changes = self.schedule.pop(0)
+            step, changes = self.schedule[0]
             try:
                 with self.trainer.lock:
                     self._log_foreign_turn()
@@ -401,6 +545,8 @@ class _Loop:
             except KnobError as error:
                 self._fail(f"The turn planned for step {step:,} cannot be made. {error}", error)
                 return
+            # Not before it is on record.
+            self.schedule.pop(0)
 
     def _apply(self, wanted: Mapping[str, Any], origin: str, command: Command | None = None) -> None:
         """Turns knobs: checked first, then logged, then done, and the command answered."""
@@ -418,11 +564,12 @@ class _Loop:
             self._save()
             self.event_steps.add(trainer.step_count)
         before = {name: getattr(now, name) for name in changes}
-        with store.transaction():
-            self.event_count = store.add_event(trainer.step_count, before, changes, origin)
-            self.knobs = trainer.set(**changes)
-            store.set_status(knobs=trainer.knobs)
+        with store.transaction(durable=True):
+            number = store.add_event(trainer.step_count, before, changes, origin)
+            store.set_status(knobs=now.changed(changes))
             self._answered(origin, command)
+        # Only what is on record takes effect.
+        self.event_count, self.knobs = number, trainer.set(**changes)
 
     def _answered(self, origin: str, command: Command | None) -> None:
         if command is not None:
@@ -446,16 +593,22 @@ class _Loop:
     # ------------------------------------------------------------ writing
 
     def _refresh_viewer(self) -> None:
-        self.viewer = self.store.status().viewer
-        self.viewer_seen = max(self.viewer_seen, self.viewer)
+        """Looks whether a page has looked: a new time is a new look, whatever the clocks say."""
+        viewer = self.store.status().viewer
+        if viewer != self.viewer:
+            first, self.viewer = self.viewer == 0.0, viewer
+            # Of the one look that was there before, its own time is all there is to go by.
+            if not first or abs(time.time() - viewer) < self.pace.watched:
+                self.viewer_seen, self.watched = time.monotonic(), True
 
     def _watched(self) -> bool:
-        return time.time() - self.viewer < self.pace.watched
+        return self.watched and time.monotonic() - self.viewer_seen < self.pace.watched
 
     def _unwatched(self, seconds: float | None) -> bool:
         if seconds is None:
             return False
-        return time.time() - self.viewer_seen > seconds and time.monotonic() - self.stood_since > seconds
+        now = time.monotonic()
+        return now - self.viewer_seen > seconds and now - self.stood_since > seconds
 
     def _snapshot(self) -> None:
         self._flush()
@@ -471,21 +624,27 @@ class _Loop:
             records, self.records = self.records, []
             self.fetched.append((records, Transfer([torch.stack([record.losses for record in records])])))
         while self.fetched and (wait or self.fetched[0][1].arrived()):
-            records, transfer = self.fetched.popleft()
-            self._write_losses(records, transfer.result()[0].tolist())
+            records, transfer = self.fetched[0]
+            bad = self._write_losses(records, transfer.result()[0].tolist())
+            self.fetched.popleft()
+            if bad is not None and self.state != "failed":
+                self._fail_late(bad)
         if self.state == "running" and now - self.meter_time >= 1.0:
             self.rate = (self.trainer.step_count - self.meter_step) / (now - self.meter_time)
             self.meter_time, self.meter_step = now, self.trainer.step_count
 
-    def _write_losses(self, records: list[StepRecord], losses: list[list[float]]) -> None:
+    def _write_losses(self, records: list[StepRecord], losses: list[list[float]]) -> Metrics | None:
+        """Writes those that are finite; gives the first that is not."""
         rows = [Metrics(r.step, r.epoch, loss, penalty) for r, (loss, penalty) in zip(records, losses, strict=True)]
-        good = [row for row in rows if abs(row.loss) < float("inf") and abs(row.penalty) < float("inf")]
-        self.store.add_metrics(good)
-        bad = next((row for row in rows if row not in good), None)
-        if bad is not None and self.state != "failed":
-            self._fail_late(bad)
+        bad = next((i for i, row in enumerate(rows) if not (isfinite(row.loss) and isfinite(row.penalty))), None)
+        # What comes after a loss that is none is made by weights that are none.
+        self.store.add_metrics(rows if bad is None else rows[:bad])
+        return None if bad is None else rows[bad]
 
     def _fail_late(self, bad: Metrics) -> None:
+        self.unsound = True
+        self.records.clear()
+        self.fetched.clear()
         error = NonFiniteLossError(
             f"The loss became {bad.loss} at step {bad.step}, and the weights with it. A learning rate that is too "
             "high is the usual reason: start again with a lower one."
@@ -510,7 +669,7 @@ class _Loop:
 
     def _record_spectrum_now(self) -> None:
         step = self.trainer.step_count
-        if step == 0 or step == self.spectrum_step or self.trainer.knobs is not self.knobs:
+        if step == 0 or step == self.spectrum_step or self.trainer.knobs is not self.knobs or self.unsound:
             return
         self.spectrum_step = step
         self.diagnostics.take(step, self.trainer.epoch, self.trainer.matrices())
@@ -519,12 +678,18 @@ class _Loop:
     def _record_made(self, *, all_of_them: bool = False) -> None:
         for step, epoch, found in self.diagnostics.made(all_of_them=all_of_them):
             if not isinstance(found, ValueError):
-                self.store.add_spectrum(step, epoch, found)
+                self.spectra.append((step, epoch, found))
                 continue
             log.warning("No spectrum at step %d: %s", step, found)
             if self.state != "failed":
                 divergence = NonFiniteLossError(f"There is no spectrum at step {step}: {found}")
                 self._fail(str(divergence), divergence)
+        self._write_spectra()
+
+    def _write_spectra(self) -> None:
+        while self.spectra:
+            self.store.add_spectrum(*self.spectra[0])
+            self.spectra.popleft()
 
     def _evaluate(self, force: bool = False) -> None:
         """kNN on a part of the images, at a cadence that keeps it a small share of the time."""
@@ -532,7 +697,15 @@ class _Loop:
             return
         begun = time.monotonic()
         self.knn_step = self.trainer.step_count
-        self.store.add_evaluation(self.trainer.step_count, "knn", quick_knn(self.trainer))
+        try:
+            accuracy = quick_knn(self.trainer)
+        except Exception as error:
+            # A look at the run must not end it; what there is not enough memory for now there may be later.
+            log.warning("No kNN accuracy of %s at step %d", self.store.path, self.knn_step, exc_info=True)
+            self.message = f"The kNN accuracy could not be measured: {type(error).__name__}: {error}"
+            self.knn_due = time.monotonic() + KNN_REST
+            return
+        self.store.add_evaluation(self.trainer.step_count, "knn", accuracy)
         cost = time.monotonic() - begun
         self.knn_due = time.monotonic() + max(self.pace.knn_pause, cost / self.pace.knn_share)
 
@@ -554,7 +727,10 @@ class _Loop:
                 checkpoint.save_state(path, state, seen)
             except SSLLabError as error:
                 log.warning("%s", error)
-                self.message = str(error)
+                self.message = self.unsaved = str(error)
+            else:
+                if self.message == self.unsaved:
+                    self.message = ""
             self._thin(folder)
         self.saved = time.monotonic()
         self.save_pause = max(self.pace.checkpoint, (self.saved - begun) / self.pace.checkpoint_share)
@@ -566,6 +742,12 @@ class _Loop:
         for checkpoint_file in keep.surplus(keep.kept(folder), self.event_steps, self.pace.disk, pinned):
             checkpoint_file.path.unlink(missing_ok=True)
 
+
+HOLD_BEAT = 10.0
+"""Seconds between words of a run that cannot write."""
+
+KNN_REST = 30.0
+"""Seconds after a kNN evaluation that failed."""
 
 SCRIPT = "script"
 """Origin of an event that was planned from the start."""
@@ -616,6 +798,11 @@ def resume(trainer: Trainer, store: RunStore) -> int:
 
     Gives the number of knob events that the state has seen, for :func:`drive`.
     """
+    return _newest(trainer, store) or 0
+
+
+def _newest(trainer: Trainer, store: RunStore) -> int | None:
+    """Loads the newest sound checkpoint that the record reaches; gives the events it has seen, None without one."""
     last, first = store.last_step(), store.first_step()
     for kept in reversed(keep.kept(store.folder)):
         if kept.step > last and first:
@@ -623,13 +810,19 @@ def resume(trainer: Trainer, store: RunStore) -> int:
             continue
         try:
             state, seen = checkpoint.load_state(kept.path)
+            trainer.load_state_dict(state)
         except SSLLabError as error:
             # An earlier one leads there too, only slower.
             log.warning("%s The run goes on from an earlier state, through its record.", error)
             continue
-        trainer.load_state_dict(state)
         return seen
-    return 0
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory, on the host or on a GPU."""
+    # torch has no class of its own for the host's.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def fingerprint(trainer: Trainer) -> dict[str, Any]:

@@ -28,10 +28,12 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from ssl_lab import __version__, keep, pyramid
+from ssl_lab.atomic import CANNOT_WRITE, cannot_write, sync_folder
 from ssl_lab.config import Knobs, RunConfig
 from ssl_lab.database import connect, transaction
 from ssl_lab.errors import RunExistsError, RunMissingError, SSLLabError
 from ssl_lab.mirror import Mirror, writable
+from ssl_lab.seat import Seat, taken
 from ssl_lab.spectrum import Spectrum
 
 SCHEMA = 2
@@ -41,14 +43,19 @@ FILES = (
     FILE_NAME,
     f"{FILE_NAME}-wal",
     f"{FILE_NAME}-shm",
+    "driver.lock",
+    "reserve",
     "encoder.safetensors",
     "classifier.safetensors",
     "eigenspace.png",
 )
 """All that a run keeps in its folder, besides its checkpoints."""
 
+DRIVER_SEAT = "driver.lock"
+"""Whoever drives a run holds the lock on this file of its folder."""
+
 DRIVER_SILENCE = 120.0
-"""Seconds without a heartbeat after which nobody drives: process numbers are given anew after a restart."""
+"""Seconds without a heartbeat after which a driver on another machine is taken for gone."""
 
 RunState = Literal["queued", "loading", "running", "paused", "done", "failed", "asleep"]
 CommandKind = Literal["set", "run", "pause", "step", "speed", "save", "sleep"]
@@ -244,6 +251,8 @@ class RunStore:
         self._lock = threading.RLock()
         self._seen_version = -1
         self._mirror: Mirror | None = None
+        self._seat: Seat | None = None
+        self._inode: tuple[int, int] | None = None
 
     # ------------------------------------------------------------ making and opening
 
@@ -265,7 +274,24 @@ class RunStore:
         Raises:
             RunExistsError: the name is taken and ``overwrite`` was not asked for.
             SSLLabError: the name cannot be a folder's name, or somebody drives the run that would be lost.
+            WriteError: nothing can be written there.
         """
+        try:
+            return cls._create(name, config, results, overwrite, fill)
+        except SSLLabError:
+            raise
+        except CANNOT_WRITE as error:
+            raise cannot_write(results_dir(results), error) from None
+
+    @classmethod
+    def _create(
+        cls,
+        name: str,
+        config: RunConfig,
+        results: str | os.PathLike[str] | None,
+        overwrite: bool,
+        fill: Callable[[sqlite3.Connection], None] | None,
+    ) -> RunStore:
         folder = results_dir(results) / check_name(name)
         path = folder / FILE_NAME
         if path.exists():
@@ -305,6 +331,7 @@ class RunStore:
                 fill(connection)
             connection.close()
             os.link(temporary, path)
+            sync_folder(folder)
         except FileExistsError:
             raise RunExistsError(f"Somebody just made a run {name!r} in {folder.parent}. Take another name.") from None
         finally:
@@ -382,6 +409,9 @@ class RunStore:
     def close(self) -> None:
         """Closes the file; the store cannot be used any more."""
         with self._lock:
+            if self._seat is not None:
+                self._seat.leave()
+                self._seat = None
             self._connection.close()
             if self._mirror is not None:
                 self._mirror.close()
@@ -402,14 +432,24 @@ class RunStore:
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All the writes inside, or none of them."""
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """All the writes inside, or none of them.
+
+        Args:
+            durable: they outlive a machine that stops, and not only a process that does; costs a write to the disk.
+        """
         with self._lock:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            with transaction(self._connection) as db:
-                yield db
+            if durable:
+                self._connection.execute("PRAGMA synchronous = FULL")
+            try:
+                with transaction(self._connection) as db:
+                    yield db
+            finally:
+                if durable:
+                    self._connection.execute("PRAGMA synchronous = NORMAL")
 
     # ------------------------------------------------------------ config and status
 
@@ -581,35 +621,69 @@ class RunStore:
         """Makes this process the driver of the run.
 
         Raises:
-            SSLLabError: another living process drives it.
+            SSLLabError: somebody else drives it.
+            WriteError: nothing can be written in its folder.
         """
-        with self.transaction():
-            if self.driven():
-                status = self.status()
-                raise SSLLabError(
-                    f"The run {self.name!r} is already being driven by process {status.pid} on {status.host}."
-                )
-            self.set_status(host=socket.gethostname(), pid=os.getpid(), owner=owner)
+        seat = Seat(self.folder / DRIVER_SEAT)
+        try:
+            alone = seat.take()
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+        try:
+            with self.transaction():
+                if not alone or self.rival():
+                    status = self.status()
+                    raise SSLLabError(
+                        f"The run {self.name!r} is already being driven by process {status.pid} on {status.host}. "
+                        f"Watch and steer it there: ssl-lab watch {self.name}"
+                    )
+                self.set_status(host=socket.gethostname(), pid=os.getpid(), owner=owner)
+        except BaseException:
+            seat.leave()
+            raise
+        self._seat = seat
 
     def rival(self) -> str:
         """Who drives the run, in words, if it is a machine that this one cannot reach; else empty."""
         status = self.status()
-        alive = status.host is not None and time.time() - status.heartbeat < DRIVER_SILENCE
+        alive = status.host is not None and self._beats(status)
         return status.host or "" if alive and status.host != socket.gethostname() else ""
 
     def release(self) -> None:
         """This process drives the run no more."""
-        self.set_status(host=None, pid=None, owner=None, steps_per_second=0.0)
+        try:
+            self.set_status(host=None, pid=None, owner=None, steps_per_second=0.0)
+        finally:
+            if self._seat is not None:
+                self._seat.leave()
+                self._seat = None
 
     def driven(self) -> bool:
-        """Whether a living process drives the run."""
+        """Whether somebody drives the run."""
         status = self.status()
-        if status.pid is None or time.time() - status.heartbeat > DRIVER_SILENCE:
+        if status.pid is None:
             return False
-        # Signal 0 asks whether a process lives, except on Windows, where it would end it.
-        if status.host == socket.gethostname() and os.name != "nt":
-            return _alive(status.pid)
-        return True
+        if status.host == socket.gethostname():
+            held = taken(self.folder / DRIVER_SEAT)
+            # Read-only, or where there are no locks, the process has to do.
+            return _alive(status.pid) if held is None else held
+        return self._beats(status)
+
+    @staticmethod
+    def _beats(status: Status) -> bool:
+        """Whether a driver elsewhere has been heard of lately, by clocks that may differ."""
+        return abs(time.time() - status.heartbeat) < DRIVER_SILENCE
+
+    def vanished(self) -> bool:
+        """Whether the run's file is not where it was opened: somebody removed or replaced it."""
+        with self._lock:
+            try:
+                found = os.stat(self.path)
+            except FileNotFoundError:
+                return True
+            if self._inode is None:
+                self._inode = (found.st_dev, found.st_ino)
+            return self._inode != (found.st_dev, found.st_ino)
 
     def changed_elsewhere(self) -> bool:
         """Whether another connection wrote since the last call; costs microseconds."""
@@ -617,6 +691,10 @@ class RunStore:
         changed = bool(seen != self._seen_version)
         self._seen_version = seen
         return changed
+
+    def look_again(self) -> None:
+        """Has :meth:`changed_elsewhere` say yes once."""
+        self._seen_version = -1
 
     # ------------------------------------------------------------ commands
 
@@ -661,7 +739,7 @@ class RunStore:
 
     def add_event(self, step: int, before: Mapping[str, Any], changes: Mapping[str, Any], origin: str) -> int:
         """Logs knobs about to be turned; gives the event's number."""
-        with self.transaction() as db:
+        with self.transaction(durable=True) as db:
             number, last = db.execute(
                 "SELECT number, digest FROM events UNION ALL SELECT 0, '' ORDER BY number DESC LIMIT 1"
             ).fetchone()
@@ -872,6 +950,9 @@ def _spectrum_record(row: tuple[Any, ...]) -> SpectrumRecord:
 
 
 def _alive(pid: int) -> bool:
+    if os.name == "nt":
+        # Signal 0 asks whether a process lives, except on Windows, where it would end it.
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

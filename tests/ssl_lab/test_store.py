@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -252,10 +253,41 @@ def test_a_process_number_given_anew_drives_nothing(store: RunStore, tmp_path: P
     store.set_status(state="running")
     assert store.driven()
     assert list_runs(tmp_path)[0].status.state == "running"
-    store.set_status(heartbeat=0.0)
+    store.close()
+    # The status still says that this process drives it, which lives and does not.
+    with RunStore.open(tmp_path / "first") as again:
+        assert again.status().pid == os.getpid()
+        assert not again.driven()
+        assert list_runs(tmp_path)[0].status.state == "asleep"
+        again.claim("train")
+
+
+@pytest.mark.parametrize("heartbeat", [0.0, 4e9])
+def test_a_clock_that_jumps_hands_a_run_to_nobody_else(heartbeat: float, store: RunStore, tmp_path: Path) -> None:
+    store.claim("engine")
+    store.set_status(state="running", heartbeat=heartbeat)
+    with RunStore.open(store.path) as other:
+        assert other.driven()
+        with pytest.raises(SSLLabError, match="ssl-lab watch first"):
+            other.claim("train")
+    assert list_runs(tmp_path)[0].status.state == "running"
+    # On another machine there is only the heartbeat, by clocks that need not agree.
+    store.set_status(host="far", heartbeat=time.time() + 60)
+    assert store.driven()
+    store.set_status(host="far", heartbeat=heartbeat)
     assert not store.driven()
-    assert list_runs(tmp_path)[0].status.state == "asleep"
-    store.claim("train")
+
+
+def test_a_run_whose_file_was_removed_or_replaced_is_found_out(store: RunStore, tmp_path: Path) -> None:
+    assert not store.vanished()
+    store.path.rename(tmp_path / "elsewhere.sqlite")
+    assert store.vanished()
+    (tmp_path / "elsewhere.sqlite").rename(store.path)
+    assert not store.vanished()
+    other = store.path.with_name("other")
+    other.write_bytes(store.path.read_bytes())
+    other.replace(store.path)
+    assert store.vanished()
 
 
 def test_what_an_old_run_left_is_not_the_new_ones(tmp_path: Path) -> None:
