@@ -7,24 +7,32 @@ visitors that are here.
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_lab.atomic import CANNOT_WRITE, cannot_write
 from ssl_lab.database import transaction
 from ssl_lab.errors import EngineError
+from ssl_lab.seat import Seat, taken
 
 FILE_NAME = "engine.sqlite"
 LOG_NAME = "engine.log"
+SEAT_NAME = "engine.lock"
+"""The engine of a folder holds the lock on this file."""
 
 SILENCE = 6.0
 """Seconds without a heartbeat after which the engine is taken for gone: it beats once a second."""
+
+HUNG = 30.0
+"""Seconds without a heartbeat after which an engine that is still there may be ended for another one."""
 
 VISITOR_SILENCE = 30.0
 """Seconds without a sign of a page after which its place is free; a hidden tab says so every ten."""
@@ -59,28 +67,40 @@ class EngineStatus:
     """Runs that are awake."""
     message: str
     """What it does while it starts."""
+    seated: bool | None
+    """Whether an engine holds the folder's seat; None where that cannot be told."""
 
     @property
     def alive(self) -> bool:
-        """Whether it has been heard of lately."""
-        return self.pid is not None and self.silence < SILENCE
+        """Whether it is there, or just being started, and has been heard of lately."""
+        starts = not self.device
+        return self.pid is not None and self.silence < SILENCE and (self.seated is not False or starts)
 
 
 class EngineDesk:
-    """Both sides of the desk: pages ask and look, the engine takes requests and beats."""
+    """Both sides of the desk: pages ask and look, the engine takes requests and beats.
+
+    Raises:
+        WriteError: nothing can be written in the folder.
+    """
 
     def __init__(self, results: Path) -> None:
-        results.mkdir(parents=True, exist_ok=True)
         self.results = results
         self._lock = threading.RLock()
-        self._seat: sqlite3.Connection | None = None
+        self._seat = Seat(results / SEAT_NAME)
         self._child: subprocess.Popen[bytes] | None = None
-        self._connection = sqlite3.connect(
-            results / FILE_NAME, timeout=10.0, isolation_level=None, check_same_thread=False
-        )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.executescript(_TABLES)
+        self._beat: tuple[float, float] | None = None
+        """The last heartbeat that was seen, and when by a clock that does not jump."""
+        try:
+            results.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                results / FILE_NAME, timeout=10.0, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.executescript(_TABLES)
+        except CANNOT_WRITE as error:
+            raise cannot_write(results, error) from None
 
     def close(self) -> None:
         """Closes the desk's file."""
@@ -98,7 +118,18 @@ class EngineDesk:
         """What the engine last said."""
         with self._lock:
             row = self._connection.execute("SELECT pid, heartbeat, device, torch, runs, message FROM engine").fetchone()
-        return EngineStatus(row[0], max(0.0, time.time() - row[1]), *row[2:])
+            pid, beat, device, torch, runs, message = row
+        seated = taken(self.results / SEAT_NAME)
+        return EngineStatus(pid, self._silence(beat), device, torch, runs, message, seated)
+
+    def _silence(self, beat: float) -> float:
+        """Seconds since the heartbeat, whatever the clocks did after it was first seen."""
+        now = time.monotonic()
+        if self._beat is None or self._beat[0] != beat:
+            # Of the first one that is seen, its own time is all there is to go by.
+            age = max(0.0, time.time() - beat) if self._beat is None else 0.0
+            self._beat = beat, now - age
+        return now - self._beat[1]
 
     def ask(self, run: str) -> None:
         """Asks for the run to be awake."""
@@ -109,7 +140,8 @@ class EngineDesk:
         """Says that a page is here; False if the house is full and this page was not in it yet."""
         now = time.time()
         with self._write() as db:
-            db.execute("DELETE FROM visitors WHERE time < ?", (now - VISITOR_SILENCE,))
+            # One from the future was written before the clock was set back.
+            db.execute("DELETE FROM visitors WHERE time < ? OR time > ?", (now - VISITOR_SILENCE, now + 5.0))
             here = db.execute("SELECT 1 FROM visitors WHERE id = ?", (visitor,)).fetchone()
             count = db.execute("SELECT count(*) FROM visitors").fetchone()[0]
             if here is None and most is not None and count >= most:
@@ -123,13 +155,27 @@ class EngineDesk:
             db.execute("DELETE FROM visitors WHERE id = ?", (visitor,))
 
     def ensure_engine(self) -> None:
-        """Starts an engine if none is alive; it outlives this process.
+        """Starts an engine if none is there; it outlives this process. One that hangs is ended first.
 
         Raises:
             EngineError: the process could not be started.
+            WriteError: nothing can be written in the folder, and so no engine could do anything.
         """
-        if not self.status().alive:
-            self._start_engine("--idle-end", f"{IDLE_END:.0f}")
+        status = self.status()
+        if status.alive:
+            return
+        try:
+            # One that cannot write cannot say that it lives either: another one could not do better.
+            with self._write() as db:
+                db.execute("UPDATE engine SET runs = runs")
+        except CANNOT_WRITE as error:
+            raise cannot_write(self.results, error) from None
+        if status.seated:
+            if status.silence < HUNG or status.pid is None:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(status.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self._start_engine("--idle-end", f"{IDLE_END:.0f}")
 
     def _start_engine(self, *words: str) -> None:
         with (self.results / LOG_NAME).open("ab") as log_file:
@@ -172,24 +218,19 @@ class EngineDesk:
 
         The seat is a lock on a file of its own that the system gives back however the process ends.
         """
-        seat = sqlite3.connect(self.results / "engine.seat", timeout=0.0, isolation_level=None, check_same_thread=False)
-        try:
-            seat.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            seat.close()
+        if not self._seat.take():
             return False
-        self._seat = seat
         with self._write() as db:
             db.execute("UPDATE engine SET pid = ?, device = '', torch = '', runs = 0, message = ''", (os.getpid(),))
         return True
 
     def leave_seat(self) -> None:
         """This process is the engine no more."""
-        with self._write() as db:
-            db.execute("UPDATE engine SET pid = NULL, runs = 0, message = ''")
-        if self._seat is not None:
-            self._seat.close()
-            self._seat = None
+        try:
+            with self._write() as db:
+                db.execute("UPDATE engine SET pid = NULL, runs = 0, message = ''")
+        finally:
+            self._seat.leave()
 
     def beat(self, runs: int, message: str | None = None) -> None:
         """Says that the engine lives."""

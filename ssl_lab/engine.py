@@ -14,13 +14,15 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from ssl_lab.atomic import CANNOT_WRITE, cannot_write
 from ssl_lab.desk import EngineDesk
-from ssl_lab.errors import SSLLabError
-from ssl_lab.store import RunStore, open_run, results_dir
+from ssl_lab.errors import SSLLabError, WriteError
+from ssl_lab.store import RunState, RunStore, open_run, results_dir
 
 if TYPE_CHECKING:
     from ssl_lab.datasets import Dataset
@@ -28,11 +30,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("ssl_lab.engine")
 
 
+MOST_AWAKE = 64
+"""Runs that an engine has awake at once: each has weights, a thread and a part of the time."""
+
+
 class Engine:
     """Hosts many runs, each in a thread of its own, over one results folder."""
 
-    def __init__(self, results: Path, desk: EngineDesk) -> None:
-        self.results, self.desk = results, desk
+    def __init__(self, results: Path, desk: EngineDesk, most_awake: int = MOST_AWAKE) -> None:
+        self.results, self.desk, self.most_awake = results, desk, most_awake
         self.stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._datasets: dict[tuple[object, ...], Dataset] = {}
@@ -49,10 +55,17 @@ class Engine:
         """
         busy = time.monotonic()
         while not self.stop.is_set():
-            for request in self.desk.take_requests():
+            try:
+                requests = self.desk.take_requests()
+            except CANNOT_WRITE as error:
+                # They lie there until the disk has room again.
+                log.error("No request can be taken: %s", cannot_write(self.results, error))
+                self.stop.wait(1.0)
+                continue
+            for request in requests:
                 self.host(request)
             now = time.monotonic()
-            if any(thread.is_alive() for thread in self._threads.values()):
+            if self.awake():
                 busy = now
             elif idle_end is not None and now - busy > idle_end:
                 self.stop.set()
@@ -63,16 +76,38 @@ class Engine:
     def beat(self) -> None:
         """Says once a second that the engine lives, from a thread: loading torch takes longer than patience does."""
         while not self.stop.wait(1.0):
-            self.desk.beat(sum(thread.is_alive() for thread in list(self._threads.values())))
+            # While nothing can be written pages say so themselves; the next beat may be heard again.
+            with suppress(*CANNOT_WRITE):
+                self.desk.beat(self.awake())
+
+    def awake(self) -> int:
+        """Runs that are awake."""
+        return sum(thread.is_alive() for thread in list(self._threads.values()))
 
     def host(self, name: str) -> None:
         """Wakes the run ``name`` if it is not awake already."""
         thread = self._threads.get(name)
         if thread is not None and thread.is_alive():
             return
+        self._threads = {name: thread for name, thread in self._threads.items() if thread.is_alive()}
+        if len(self._threads) >= self.most_awake:
+            self._refuse(name)
+            return
         thread = threading.Thread(target=self._run, args=(name,), name=f"run-{name}", daemon=True)
         self._threads[name] = thread
         thread.start()
+
+    def _refuse(self, name: str) -> None:
+        message = (
+            f"The engine has {self.most_awake} runs awake, which is as many as it takes. Runs that nobody looks at "
+            "fall asleep after a while: try again then."
+        )
+        try:
+            with open_run(name, self.results) as store:
+                if not store.driven():
+                    store.set_status(state="asleep", message=message)
+        except (SSLLabError, *CANNOT_WRITE) as error:
+            log.warning("%s", error)
 
     def _run(self, name: str) -> None:
         try:
@@ -83,11 +118,24 @@ class Engine:
         with store:
             try:
                 self._drive(store)
+            except WriteError as error:
+                # It was left while it could not be written: it goes on from its record.
+                log.warning("%s", error)
+                self._say(store, "asleep", str(error))
             except SSLLabError as error:
-                store.set_status(state="failed", message=str(error))
+                self._say(store, "failed", str(error))
             except Exception as error:
                 log.exception("The run %s could not be hosted", name)
-                store.set_status(state="failed", message=f"The run stopped: {type(error).__name__}: {error}")
+                out = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+                what = "there was not enough memory" if out else f"{type(error).__name__}: {error}"
+                self._say(store, "failed", f"The run stopped: {what}. Run goes on from its last checkpoint.")
+
+    @staticmethod
+    def _say(store: RunStore, state: RunState, message: str) -> None:
+        try:
+            store.set_status(state=state, message=message)
+        except CANNOT_WRITE as error:
+            log.error("%s", cannot_write(store.folder, error))
 
     def _drive(self, store: RunStore) -> None:
         import torch

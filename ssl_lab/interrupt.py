@@ -10,7 +10,9 @@ from typing import Any
 
 
 class Interruptible:
-    """Turns the first Ctrl-C (or SIGTERM) into a request to stop at the next step; a second one is a Ctrl-C.
+    """Turns the first Ctrl-C into a request to stop at the next step; a second one is a Ctrl-C.
+
+    SIGTERM and a terminal that is closed count as one; what ``nohup`` has told the process to ignore does not.
 
     ``with Interruptible() as stop:`` gives the event that is set; outside the main thread nothing is caught.
     """
@@ -21,8 +23,9 @@ class Interruptible:
 
     def __enter__(self) -> threading.Event:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+            for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._ask)
         return self._stop
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:

@@ -281,7 +281,7 @@ class RunStore:
         except SSLLabError:
             raise
         except CANNOT_WRITE as error:
-            raise cannot_write(results_dir(results), error) from None
+            raise cannot_write(results_dir(results) / name, error) from None
 
     @classmethod
     def _create(

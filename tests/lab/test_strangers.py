@@ -147,14 +147,15 @@ def test_the_shelf_sees_that_a_driver_has_died(tmp_path: Path) -> None:
         catalogue = Catalogue(tmp_path)
         (entry,) = (entry for entry in catalogue.entries() if not entry.recording)
         assert entry.run.status.state == "asleep"
-        store.set_status(pid=1)
+        driver = RunStore.open(store.path)
+        driver.claim("train")
+        driver.set_status(state="running")
         assert next(iter(catalogue.entries())).run.status.state == "running"
         # The file does not change when a process dies.
         before = store.path.stat().st_mtime_ns
-        with sqlite3.connect(store.path) as db:
-            db.execute("UPDATE status SET pid = ?", (_dead_pid(),))
-        db.close()
+        driver.close()
         os.utime(store.path, ns=(before, before))
+        assert store.status().pid == os.getpid()
         assert next(iter(catalogue.entries())).run.status.state == "asleep"
 
 
