@@ -72,12 +72,19 @@ def cannot_write(path: Path, error: Exception) -> WriteError:
         left = _free(path)
         size = "" if left is None else f" ({left / 1e6:,.1f} MB are left)"
         return WriteError(f"{path} cannot be written: the disk is full{size}. Make room on it.")
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly" in text:
+    # SQLite only says that it is unable to open a file.
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or "readonly" in text or not _may_write(path):
+        if isinstance(error, sqlite3.Error):
+            reason = "it is read-only here"
         return WriteError(
             f"{path} cannot be written: {reason}. Make it writable, or take another folder (--results or "
             "SSL_LAB_RESULTS)."
         )
     return WriteError(f"{path} cannot be written: {reason}. Look after its disk.")
+
+
+def _may_write(path: Path) -> bool:
+    return next((os.access(folder, os.W_OK) for folder in (path, *path.parents) if folder.exists()), True)
 
 
 def _free(path: Path) -> int | None:
