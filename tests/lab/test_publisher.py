@@ -319,7 +319,7 @@ def test_only_what_changed_is_sent(open_bench: Callable[..., Bench], wire: Wire)
     wait_for(lambda: store.status().state == "paused" and not store.waiting())
     bench._shelf_due = 0.0
     assert wire.during(lambda: tick(True))
-    bench._shelf_due = bench._said_time = 0.0
+    bench._shelf_due = bench.said._read_time = 0.0
     tick(True)
     for _ in range(5):
         bench._shelf_due = 0.0
