@@ -546,10 +546,10 @@ class Bench:
 
     def _reason_not_to_steer(self, store: RunStore) -> str:
         """Why the visitor may not steer this run, in words; empty if they may. Every way to a run's file asks it."""
-        if self._watching:
-            return "This page only watches. Fork here to go on with a run of your own."
         if self._watch.gone(store):
             return GONE
+        if self._watching:
+            return "This page only watches. Fork here to go on with a run of your own."
         if not self._from_elsewhere() and not self.owners.may_steer(keeper_of(store)):
             return FOREIGN
         rival = store.rival()
