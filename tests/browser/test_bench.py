@@ -201,8 +201,7 @@ def test_a_hidden_tab_costs_nothing_and_catches_up_when_it_is_back(app: Server, 
 
 def lost(page: Watched) -> str:
     """What the page says of itself where it answers nothing any more."""
-    box = page.page.locator("#ssl-lost[role=alert]")
-    return str(box.inner_text()) if box.count() else ""
+    return str(page.page.evaluate("document.querySelector('#ssl-lost[role=alert]')?.innerText ?? ''"))
 
 
 def test_a_kernel_that_is_killed_is_said_and_the_page_can_be_had_again(app: Server, open_page: Open) -> None:
