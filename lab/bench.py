@@ -6,7 +6,7 @@ Bench()          # under Voila: its run is stepped by the engine process; this k
 
 from __future__ import annotations
 
-import html
+import contextlib
 import logging
 import os
 import queue
@@ -23,14 +23,17 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from lab.browser import Browser
-from lab.catalogue import Catalogue, tree
-from lab.compare import differences
+from lab.catalogue import Catalogue, Entry, tree
 from lab.controls import KnobBoard, Transport, waiting_knobs
+from lab.doors import close_doors, is_text, is_whole, parts
 from lab.exports import ExportBox
-from lab.files import Files
+from lab.files import LARGEST_IN, Files
 from lab.hosts import EngineHost, Host, KernelHost
+from lab.house import House
 from lab.links import linked_config, linked_names, linked_step
+from lab.listing import shelf_rows
 from lab.marks import mark_width, marks, rows
+from lab.owners import FOREIGN, KEEPER, CapError, Owners, delete_run, keeper_of
 from lab.pace import tick_here
 from lab.panels import all_panels
 from lab.panels.base import NOW, OTHERS
@@ -38,7 +41,9 @@ from lab.publisher import Publisher
 from lab.shelf import Shelf
 from lab.style import CSS
 from lab.timeline import Timeline
+from lab.trouble import GONE, Watch, unanswered
 from lab.view import RunView, ViewReader
+from lab.words import Changes, Words
 from ssl_lab import keep
 from ssl_lab.config import DATASETS, PRESETS, RunConfig, preset
 from ssl_lab.errors import ConfigError, SSLLabError
@@ -72,6 +77,17 @@ ANSWER_PAUSE = 0.015
 
 ANSWER_PATIENCE = 0.4
 """Seconds for which a picture waits for the answer to a command, so that it shows what the command did."""
+MOST_ACTIONS = 200
+"""What was asked for and waits to be done; anything more is passed over."""
+
+ACTIONS_A_ROUND = 20
+"""What is done of it before the next picture."""
+
+MOST_COMMANDS = 1_000
+"""Commands that wait in a run's file; a driver takes them at its next step."""
+
+WEIGH_PAUSE = 10.0
+"""Seconds between looks at what a visitor's runs take on disk."""
 
 AT_HOME: Mapping[str, Any] = {"device": "auto", "data_dir": None}
 """Settings that a run of one's own takes from this machine, and not from the file that it grew from."""
@@ -89,6 +105,7 @@ class Bench:
         dataset: what a new run trains on.
         run: a run to open instead of a new one, or the path of a run's file.
         results: folder of all runs; default ``SSL_LAB_RESULTS`` or ``./results``.
+        house: the rules of the house; default as the kernel's environment says.
     """
 
     @classmethod
@@ -118,6 +135,7 @@ class Bench:
         dataset: str = "digits",
         run: str | None = None,
         results: str | Path | None = None,
+        house: House | None = None,
     ) -> None:
         if trainer is not None:
             # The cell was run again: the bench that it made before lets go of the trainer.
@@ -140,12 +158,13 @@ class Bench:
         self._complaint = ""
         self._awaited: tuple[RunStore, int, float] | None = None
         """The last command that was sent: where, its number, and how long its answer is worth waiting for."""
-        self._full = False
+        self.house = house or House.here()
+        self.owners = Owners(self.house)
+        self._opened = self._full = False
         self._acting = False
-        self._said = ""
-        self._said_time = 0.0
-        most = os.environ.get("SSL_LAB_MAX_VISITORS")
-        self._most_visitors = int(most) if most else None
+        self._watch = Watch(folder)
+        self._gone = False
+        self._overweight, self._weigh_due = "", 0.0
         self._drawn: tuple[Any, ...] = ()
         self._why_not = ""
         """Why the visitor may not steer the run that is shown; empty if they may."""
@@ -161,19 +180,23 @@ class Bench:
         self.transport = Transport(self._send)
         self.knobs = KnobBoard(self._config.knobs, self._send)
         self.panels = all_panels()
-        self.timeline, self.shelf, self.files = Timeline(), Shelf(), Files()
-        self.export = ExportBox(self.panels, self._do, lambda: self._store, self.files, self._complain)
+        self.timeline, self.shelf = Timeline(), Shelf()
+        self.files = Files(limit=min(LARGEST_IN, self.house.max_bytes or LARGEST_IN))
+        self.export = ExportBox(self.panels, self._ask, lambda: self._store, self.files, self._complain)
         self._build()
-        self.browser.observe(self._on_query, names="query")
+        close_doors(parts(self.widget))
+        self.browser.observe(self._on_page, names=["query", "visitor"])
         self.browser.on_msg(self._on_key)
-        self.publisher = Publisher(self.browser, self._tick, self.present, tick_pause=tick_here())
+        self.publisher = Publisher(
+            self.browser, self._tick, self.present, tick_pause=tick_here(), served=self.house.served
+        )
         self.timeline.observe(lambda _: self.publisher.poke(), names="step")
         self.timeline.on_msg(self._on_timeline)
         # What is ticked when it comes to be done counts: it is written here too.
-        self.shelf.observe(lambda _: self._do(lambda: self._compare(self.shelf.ticked)), names="ticked")
+        self.shelf.observe(lambda _: self._ask(lambda: self._compare(self.shelf.ticked)), names="ticked")
         self.shelf.on_msg(self._on_shelf)
         self.files.poke, self.files.dropped = self.publisher.poke, self._on_drop
-        if os.environ.get("SSL_LAB_MAX_VISITORS"):
+        if self.house.served or self.house.max_visitors is not None:
             # Served by our own Voila, whose limits are known; elsewhere a server drops what comes too fast.
             self.files.rate = 8_000_000
         self.publisher.start()
@@ -200,18 +223,13 @@ class Bench:
         self.restart = w.Button(
             description="Start the engine again", button_style="warning", layout=w.Layout(display="none")
         )
-        self.new.on_click(lambda _: self._do(self._new_run))
-        self.reset.on_click(lambda _: self._do(self._reset_run))
-        self.restart.on_click(lambda _: self._do(self._restart_engine))
+        self.new.on_click(lambda _: self._ask(self._new_run))
+        self.reset.on_click(lambda _: self._ask(self._reset_run))
+        self.restart.on_click(lambda _: self._ask(self._restart_engine))
 
-        self.banner = w.HTML()
-        self.banner.add_class("ssl-banner")
-        self.headline = w.HTML("<b>ssl-lab</b>")
-        self.headline.add_class("ssl-headline")
-        self.words = w.HTML("Starting…")
-        self.words.add_class("ssl-words")
-        self.legend = w.HTML()
-        self.legend.add_class("ssl-legend")
+        self.said = Words()
+        self.banner, self.headline = self.said.banner, self.said.headline
+        self.words, self.legend = self.said.words, self.said.legend
 
         setup = w.GridBox([w.HTML("Preset"), self.preset, w.HTML("Data"), self.dataset])
         setup.add_class("ssl-setup")
@@ -235,10 +253,27 @@ class Bench:
 
     # ------------------------------------------------------------ what a person does: leaves word, no more
 
-    def _do(self, action: Callable[[], None]) -> None:
-        """Has the publisher's thread do something at once."""
+    def _do(self, action: Callable[[], None]) -> bool:
+        """Has the publisher's thread do something at once; False if so much waits already that it is passed over."""
+        if self._actions.qsize() >= MOST_ACTIONS:
+            self._complaint = "More was asked for than could be done: what came last was passed over. Try again."
+            return False
         self._actions.put(action)
         self.publisher.poke()
+        return True
+
+    def _ask(self, action: Callable[[], None]) -> bool:
+        """Has done what a visitor asks for, unless there is no seat for them."""
+
+        def admitted() -> None:
+            if self._seated():
+                action()
+
+        return self._do(admitted)
+
+    def _seated(self) -> bool:
+        """Whether there is a seat for this page, where seats are counted."""
+        return not self._full and (self._opened or self.house.max_visitors is None)
 
     def _complain(self, words: str) -> None:
         self._complaint = words
@@ -247,24 +282,28 @@ class Bench:
         command: CommandKind = kind  # type: ignore[assignment]
 
         def send() -> None:
-            if self._store is None:
+            store = self._store
+            if store is None:
                 return
-            if self._why_not:
-                raise SSLLabError(self._why_not)
-            if self._store.status().state == "done":
+            if why := self._reason_not_to_send(store, kind):
+                raise SSLLabError(why)
+            if store.status().state == "done":
                 raise SSLLabError("This run is done. Start a new one to go on.")
-            self._host.wake(self._store)
-            self._await(self._store, self._store.send(command, payload))
-
-        store = self._store
-        free = not self._acting and self._actions.empty() and not self._why_not
-        if store is not None and free and store.driven():
-            # The usual way: straight into the file, taken at the next step boundary.
+            self._host.wake(store)
             self._await(store, store.send(command, payload))
-            self.publisher.wake()
-        else:
-            # Behind what was asked before, such as a new run that this is meant for.
-            self._do(send)
+
+        # One look: the publisher may put another run on the page at any moment.
+        store = self._store
+        if store is not None and not self._acting and self._actions.empty():
+            # What does not go the usual way goes the long one, which says what is wrong.
+            with contextlib.suppress(SSLLabError, sqlite3.Error):
+                if not self._reason_not_to_send(store, kind) and store.driven():
+                    # The usual way: straight into the file, taken at the next step boundary.
+                    self._await(store, store.send(command, payload))
+                    self.publisher.wake()
+                    return
+        # Behind what was asked before, such as a new run that this is meant for.
+        self._ask(send)
 
     def _await(self, store: RunStore, number: int) -> None:
         self._awaited = store, number, time.monotonic() + ANSWER_PATIENCE
@@ -274,59 +313,85 @@ class Bench:
         if self._awaited is None:
             return False
         store, number, until = awaited = self._awaited
-        if store is self._store and time.monotonic() < until and store.command(number).state == "waiting":
-            return True
+        with contextlib.suppress(SSLLabError, sqlite3.Error):
+            if store is self._store and time.monotonic() < until and store.command(number).state == "waiting":
+                return True
         if self._awaited is awaited:
             self._awaited = None
         self.publisher.poke()
         return False
 
-    def _on_query(self, change: Mapping[str, Any]) -> None:
-        self._do(lambda: self._open_page(dict(change["new"])))
+    def _on_page(self, _change: object) -> None:
+        # The address and who comes may be told in any order.
+        query = self.browser.query
+        if query is not None:
+            self._do(lambda: self._open_page(dict(query)))
 
     def _on_timeline(self, _timeline: Any, content: Any, _buffers: Any) -> None:
-        asked = content.get("do") if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            return
+        asked = content.get("do")
         if asked == "fork":
             # The message may overtake the trait: what it says itself counts.
             step = content.get("step", self.timeline.step)
-            if isinstance(step, int) and not isinstance(step, bool) and step >= -1:
-                self._do(lambda: self._fork_here(step))
-        elif asked == "undo" and isinstance(content.get("event"), int):
-            self._do(lambda: self._undo(content["event"]))
+            if is_whole(step, -1):
+                self._ask(lambda: self._fork_here(step))
+        elif asked == "undo" and is_whole(number := content.get("event")):
+            self._ask(lambda: self._undo(number))
 
     def _on_shelf(self, _shelf: Any, content: Any, _buffers: Any) -> None:
-        if isinstance(content, dict) and isinstance(content.get("open"), str):
-            self._do(lambda: self._show_entry(content["open"]))
+        if not isinstance(content, dict):
+            return
+        if is_text(name := content.get("open")):
+            self._ask(lambda: self._show_entry(name))
+        elif is_text(gone := content.get("delete")):
+            self._ask(lambda: self._delete(gone))
 
     def _on_drop(self, path: Path, name: str) -> None:
         def take() -> None:
             try:
-                self._take_in(path, name)
+                if self._seated():
+                    self._take_in(path, name)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
 
-        self._do(take)
+        if not self._do(take):
+            path.unlink(missing_ok=True)
 
     def _on_key(self, _browser: Any, content: Any, _buffers: Any) -> None:
-        key = content.get("key") if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            return
+        if is_whole(number := content.get("ping")):
+            # The page wants to know whether this kernel lives; nothing waits for the publisher.
+            self.browser.send({"pong": number})
+            return
+        key = content.get("key")
         if key == "step":
             self._send("step", {"steps": 1})
-        elif key == "run_pause" and self._store is not None:
-            self._send("pause" if self._store.status().state == "running" else "run", {})
+        elif key == "run_pause" and (store := self._store) is not None:
+            running = False
+            with contextlib.suppress(SSLLabError, sqlite3.Error):
+                running = store.status().state == "running"
+            self._send("pause" if running else "run", {})
 
     # ------------------------------------------------------------ what the publisher's thread does
 
     def start(self) -> None:
         """Opens the run that was asked for, or makes a new one, without waiting for a page to show the bench."""
-        self._do(lambda: self._open_page({}))
+        self._do(lambda: self._open_page({}, by_page=False))
 
-    def _open_page(self, query: Mapping[str, Any]) -> None:
-        if self._store is not None:
+    def _open_page(self, query: Mapping[str, Any], *, by_page: bool = True) -> None:
+        if self.owners.visitor is None and self.browser.visitor is not None:
+            self.owners = Owners(self.house, self.browser.visitor)
+            if self._store is not None:
+                self._why_not = self._reason_not_to_steer(self._store)
+        if self._opened or (by_page and not self.owners.known):
             return
-        if not self._host.enter(self._most_visitors):
+        if not self._host.enter(self.house.max_visitors):
             self._full = True
             return
+        self._opened = True
         self._watching = "watch" in query
         wanted = str(query.get("run") or self._wanted_run or "")
         if wanted:
@@ -337,7 +402,7 @@ class Bench:
                     self._take_in(path, path.parent.name if path.name == FILE_NAME else path.name)
                 else:
                     self._show_entry(wanted)
-            except SSLLabError as error:
+            except (SSLLabError, sqlite3.Error, OSError) as error:
                 self._complaint = f"{error} Here is a new run instead."
             else:
                 self._follow_link(query)
@@ -347,7 +412,15 @@ class Bench:
             config = linked_config(query, config)
         except SSLLabError as error:
             self._complaint = f"The link cannot be followed. {error} Here is the usual bench."
-        self._begin(config)
+        try:
+            self._begin(config)
+        except CapError as error:
+            # Somebody who comes back and can have no new run finds an old one.
+            own = (e for e in self.catalogue.entries() if not e.recording and e.keeper == self.owners.visitor)
+            newest = next(own, None)
+            self._complaint = f"{error} Here is your latest run." if newest else str(error)
+            if newest is not None:
+                self._show_entry(newest.key)
 
     def _follow_link(self, query: Mapping[str, Any]) -> None:
         """The step and the other runs that an address asks for."""
@@ -360,9 +433,19 @@ class Bench:
             self._complaint = f"The link cannot be followed to its end. {error}"
 
     def _begin(self, config: RunConfig) -> None:
-        store = self._host.start(config)
+        self._room_for()
+        store = self._host.start(config, self._meta())
+        self._watching = False
         self._compare([])
         self._attach(store)
+
+    def _room_for(self, more: int = 0) -> None:
+        """Whether one more run may be made, which needs no look at the others where there is no bound."""
+        self.owners.room_for(self.catalogue.entries() if self.house.keeps_account else (), more)
+
+    def _meta(self) -> dict[str, str]:
+        """What a run that is made here holds of its maker."""
+        return {KEEPER: self.owners.visitor} if self.house.keeps_account and self.owners.visitor else {}
 
     def _show_entry(self, key: str) -> None:
         """Opens a run of the shelf, or one that is not listed any more."""
@@ -370,7 +453,12 @@ class Bench:
             self._attach(self.catalogue.open(key), key)
             return
         path = self._host.results / check_name(key)
-        self._attach(open_run(key, self._host.results, readonly=path.exists() and not writable(path / FILE_NAME)))
+        readonly = path.exists() and not writable(path / FILE_NAME)
+        store = open_run(key, self._host.results, readonly=readonly or self.house.own_only)
+        if self.house.own_only and not readonly and self.owners.keeps_awake(keeper_of(store)):
+            store.close()
+            store = open_run(key, self._host.results)
+        self._attach(store)
 
     def _take_in(self, path: Path, name: str) -> None:
         """Shows a run's file from elsewhere."""
@@ -389,14 +477,15 @@ class Bench:
         old, self._store = self._store, store
         old_key, self._key = self._key, key or store.name
         if old is not None:
-            status = old.status()
-            if status.state in LIVE_STATES and status.owner != "train" and not self._why_not:
-                # The engine has better to do than stepping what nobody looks at.
-                old.send("pause")
+            # However it stands with the old one, the new one comes.
+            with contextlib.suppress(SSLLabError, sqlite3.Error):
+                self._leave(old)
             old.close()
         if self._key in self._compared:
             # What was drawn with the other run changes places with it.
             self._compare([old_key if name == self._key else name for name in self._compared])
+        self._watch.begin(store)
+        self._gone, self._weigh_due = False, 0.0
         self._why_not = self._reason_not_to_steer(store)
         self._reader = ViewReader(store)
         self._refusal_seen = max((c.id for c in store.refused()), default=0)
@@ -416,16 +505,35 @@ class Bench:
         if config.dataset in values:
             self.dataset.value = config.dataset
         self.browser.run = "" if self._key.startswith("file:") else self._key
-        self.browser.title = f"{store.name} · ssl-lab"
+        self.browser.title = f"{store.name[:100]} · ssl-lab"
+        self._look(store)
         if self._why_not:
             return
-        store.touch_viewer()
         # A run that is done is looked at and left as it is.
         if not store.driven() and store.status().state != "done" and self._near(store):
             try:
                 self._host.wake(store)
             except SSLLabError as error:
                 self._complaint = str(error)
+
+    def _leave(self, store: RunStore) -> None:
+        """The engine has better to do than stepping what nobody looks at."""
+        status = store.status()
+        live = status.state in LIVE_STATES and status.owner != "train"
+        if live and not self._why_not and self.owners.minds(keeper_of(store)):
+            store.send("pause")
+
+    def _look(self, store: RunStore) -> None:
+        """Says in the run's file that somebody looks, which keeps it going; not where it is another visitor's."""
+        foreign = self._why_not == FOREIGN and not store.readonly and self.owners.keeps_awake(keeper_of(store))
+        if self._why_not and not foreign:
+            return
+        try:
+            store.touch_viewer()
+        except sqlite3.Error as error:
+            self._watch.refused = str(error)
+        else:
+            self._watch.refused = ""
 
     def _from_elsewhere(self) -> bool:
         """Whether what is shown is a file that a stranger may have made."""
@@ -437,8 +545,13 @@ class Bench:
             raise ConfigError(f"This recording is of images in {self._config.dataset!r}, which are not here.")
 
     def _reason_not_to_steer(self, store: RunStore) -> str:
+        """Why the visitor may not steer this run, in words; empty if they may. Every way to a run's file asks it."""
+        if self._watch.gone(store):
+            return GONE
         if self._watching:
             return "This page only watches. Fork here to go on with a run of your own."
+        if not self._from_elsewhere() and not self.owners.may_steer(keeper_of(store)):
+            return FOREIGN
         rival = store.rival()
         if rival:
             return f"This run is trained on {rival}, which cannot be reached from here. Fork here to go on by yourself."
@@ -446,6 +559,17 @@ class Bench:
             return "This is a recording: look at any moment of it. Fork here to go on from one with a run of your own."
         if store.readonly:
             return "This run's folder cannot be written here, so that it can be looked at only. Fork here to go on."
+        return ""
+
+    def _reason_not_to_send(self, store: RunStore, kind: str) -> str:
+        """Why this command may not go into the run's file now; empty if it may."""
+        if why := self._reason_not_to_steer(store):
+            return why
+        if self._overweight and kind != "pause":
+            return self._overweight
+        ((waiting,),) = store.rows("SELECT count(*) FROM commands WHERE state = 'waiting'")
+        if waiting >= MOST_COMMANDS:
+            return f"{waiting:,} commands wait for this run's driver already. Wait until they are answered."
         return ""
 
     @staticmethod
@@ -488,10 +612,13 @@ class Bench:
         assert self._store is not None
         store, key = self._store, self._key
         self._check_data()
-        settings = AT_HOME if store.readonly else {}
+        self._room_for(store.path.stat().st_size if store.path.exists() else 0)
+        settings = AT_HOME if self._from_elsewhere() or not writable(store.path) else {}
         stem = re.sub(r"-fork-\d+$", "", store.name)
         name = free_name(f"{stem[:80]}-fork", self._host.results)
         child = store.fork(name, step, events=events, results=self._host.results, settings=settings)
+        for entry, value in self._meta().items():
+            child.set_meta(entry, value)
         self._complaint = ""
         beside = [key, *(other for other in self._compared if other != key)][: len(OTHERS)]
         self._watching = False
@@ -526,13 +653,25 @@ class Bench:
         self._complaint = ""
         fixed: dict[str, Any] = {"seed": self._config.seed, "device": self._config.device}
         name = self.preset.value if self.preset.value in PRESETS else "byol"
-        self._watching = False
         self._begin(preset(name, dataset=self.dataset.value, **fixed))
 
     def _reset_run(self) -> None:
-        self._complaint, self._watching = "", False
+        self._complaint = ""
         self._check_data()
         self._begin(self._config)
+
+    def _delete(self, key: str) -> None:
+        """A run of one's own goes for good; the page has asked twice."""
+        if ":" in key:
+            raise SSLLabError("A recording is not deleted from a page.")
+        if self._watching:
+            raise SSLLabError("This page only watches, so that it deletes nothing.")
+        if key == self._key:
+            raise SSLLabError(f"{key} is the run on the page: open another one first, then delete it.")
+        self._compare([name for name in self._compared if name != key])
+        delete_run(key, self._host.results, self.owners)
+        self._complaint, self._shelf_due, self._weigh_due = "", 0.0, 0.0
+        self.browser.announce = f"{key} is deleted."
 
     def _restart_engine(self) -> None:
         self._host.restart()
@@ -541,7 +680,7 @@ class Bench:
 
     def _tick(self, draw: bool) -> bool:
         """One round of the publisher: do what was asked, then write what changed; whether there was a new picture."""
-        while True:
+        for _ in range(ACTIONS_A_ROUND):
             try:
                 action = self._actions.get_nowait()
             except queue.Empty:
@@ -560,43 +699,69 @@ class Bench:
             self._say_full()
             return False
         # While a file is under way to the page or from it, the next round comes sooner.
-        self.publisher.soon = self.files.pump()
+        self.publisher.soon = self.files.pump() if self._actions.empty() else 0.0
         if self._answer_is_near():
             self.publisher.soon = ANSWER_PAUSE
             return False
         if not draw:
             return False
-        if self._store is None or self._reader is None:
-            self._banner([self._complaint] if self._complaint else [], [])
+        try:
+            return self._show()
+        except (SSLLabError, sqlite3.Error, OSError) as error:
+            # What is drawn stays; the next round may read it again.
+            self.said.warn([GONE if self._gone else str(error), self._watch.disk()])
             return False
+
+    def _show(self) -> bool:
+        """Writes what changed; whether there was a new picture."""
+        if self._store is None or self._reader is None:
+            self.said.warn([self._complaint, self._watch.disk() if self._opened else ""])
+            if self._opened:
+                self.said.nothing("No run is open.")
+                self._show_shelf()
+            return False
+        gone = self._watch.gone(self._store)
+        if gone != self._gone:
+            self._gone, self._why_not = gone, self._reason_not_to_steer(self._store)
         waiting = waiting_knobs(self._store)
         shown = self.timeline.step
-        try:
-            view = self._reader.read(None if shown < 0 else shown, list(self._compared.values()))
-        except (SSLLabError, sqlite3.Error) as error:
-            # What is drawn stays; the next round may read it again.
-            self._banner([str(error)], [])
-            return False
+        view = self._reader.read(None if shown < 0 else shown, list(self._compared.values()))
+        silent = 0.0 if gone else self._watch.silence(view.status)
         self.transport.show(view.status, bool(self._why_not))
         self.knobs.show(view.status, waiting, bool(self._why_not))
         self._show_timeline(view, shown)
         drawn = self._draw(view)
-        self._show_words(view)
-        self._show_trouble(view)
-        if time.monotonic() >= self._shelf_due:
-            self._shelf_due = time.monotonic() + SHELF_PAUSE
-            self._show_shelf()
+        state = "gone" if gone else f"not answering for {silent:.0f} s" if silent else ""
+        self.said.show(view, [self._key, *self._compared], state)
+        if line := self.said.to_be_read(view):
+            self.browser.announce = line
+        self._show_trouble(view, bool(silent))
+        self._show_shelf()
         return drawn
 
     def present(self) -> None:
         """Says that the page is still here; called by the publisher every two seconds while it is."""
-        if self._full and self._host.enter(self._most_visitors):
-            self._full = False
-            self._actions.put(lambda: self._open_page(dict(self.browser.query)))
-        elif not self._full and self._store is not None:
-            self._host.enter(None)
-            if not self._why_not:
-                self._store.touch_viewer()
+        try:
+            if self._full and self._host.enter(self.house.max_visitors):
+                self._full = False
+                self._do(lambda: self._open_page(dict(self.browser.query or {})))
+            elif not self._full and self._store is not None:
+                self._host.enter(None)
+                self._look(self._store)
+                self._weigh(self._store)
+        except (SSLLabError, sqlite3.Error, OSError) as error:
+            # Said by the next picture; nothing else hangs on it.
+            self._watch.refused = str(error)
+
+    def _weigh(self, store: RunStore) -> None:
+        """A visitor's run that has grown beyond what they may keep pauses."""
+        if self.house.max_bytes is None or time.monotonic() < self._weigh_due:
+            return
+        self._weigh_due = time.monotonic() + WEIGH_PAUSE
+        self._overweight = self.owners.overweight(self.catalogue.entries())
+        mine = not self._why_not and keeper_of(store) == self.owners.visitor
+        if self._overweight and mine and store.status().state == "running":
+            store.send("pause")
 
     def _draw(self, view: RunView) -> bool:
         key = tuple(
@@ -611,7 +776,7 @@ class Bench:
         return True
 
     def _show_timeline(self, view: RunView, asked: int) -> None:
-        timeline, state = self.timeline, _Changes(self.timeline)
+        timeline, state = self.timeline, Changes(self.timeline)
         state.set("last", max(view.last, 1))
         # A step that the run has not; unless the page has moved on since it was read.
         if view.shown is not None and asked != view.shown and timeline.step == asked:
@@ -624,7 +789,7 @@ class Bench:
             state.set("events", rows(view.events))
             state.set("more", len(view.events) - len(timeline.events))
         assert self._store is not None
-        checkpoints = sorted({c.step for c in keep.kept(self._store.folder)}) if not self._store.readonly else []
+        checkpoints = sorted({c.step for c in keep.kept(self._store.folder)}) if writable(self._store.path) else []
         state.set("checkpoints", checkpoints[-100:])
         away = view.newest is not None and view.shown is not None and view.newest.step != view.shown
         state.set("note", f"spectra of step {view.newest.step:,}" if away and view.newest else "")
@@ -636,97 +801,52 @@ class Bench:
         self.browser.step = view.shown
 
     def _show_shelf(self) -> None:
+        if time.monotonic() < self._shelf_due:
+            return
+        self._shelf_due = time.monotonic() + SHELF_PAUSE
         entries, more = tree(self.catalogue.entries())
         colours = {self._key: NOW, **{key: OTHERS[i][0] for i, key in enumerate(self._compared)}}
-        runs = []
-        for depth, entry in entries:
-            run, parent = entry.run, entry.run.parent
-            origin = "recording" if entry.recording else ""
-            if parent is not None:
-                origin = f"from {parent.name} at step {parent.step:,}"
-            runs.append(
-                {
-                    "name": entry.key, "depth": depth, "state": "" if entry.recording else run.status.state,
-                    "step": run.status.step, "preset": run.config.preset, "data": Path(run.config.dataset).name,
-                    "knn": f"{100 * run.knn:.1f} %" if run.knn is not None else "", "origin": origin,
-                    "shown": entry.key == self._key, "colour": colours.get(entry.key, ""),
-                }
-            )  # fmt: skip
-        state = _Changes(self.shelf)
-        state.set("runs", runs)
+        state = Changes(self.shelf)
+        state.set("runs", shelf_rows(entries, self._key, colours, self._may_delete))
         state.set("more", more)
 
-    def _show_words(self, view: RunView) -> None:
-        status, state = view.status, html.escape(view.status.state)
-        loss = f" · loss {view.metrics.loss:.3f}" if view.metrics else ""
-        knn = f" · kNN {100 * view.knn[1]:.1f} %" if view.knn else ""
-        rate = f" · {status.steps_per_second:.0f} steps/s" if status.steps_per_second and view.shown is None else ""
-        of = "" if view.shown is None else f" of {view.last:,}"
-        headline = (
-            f"<b>{html.escape(self._key)}</b> <span class='ssl-state ssl-{state}'>{state}</span> "
-            f"<span class='ssl-numbers'>step <b data-step='{view.step}'>{view.step:,}</b>{of}"
-            f" · epoch {view.epoch:.1f}{loss}{knn}{rate}</span>"
-        )
-        if self.headline.value != headline:
-            self.headline.value = headline
-        if self.words.value != view.words:
-            self.words.value = view.words
-        legend = self._legend(view)
-        if self.legend.value != legend:
-            self.legend.value = legend
-        # A screen reader is told when it has had time to read the last line, not at every tick.
-        if view.words != self._said and time.monotonic() - self._said_time > 8.0:
-            self._said, self._said_time = view.words, time.monotonic()
-            self.browser.announce = view.words
+    def _may_delete(self, entry: Entry) -> bool:
+        return not self._watching and writable(entry.path) and self.owners.may_steer(entry.keeper)
 
-    def _legend(self, view: RunView) -> str:
-        """Which colour is which run, and how they differ, in words."""
-        if not view.others:
-            return ""
-        keys = [self._key, *self._compared]
-        styles = [(NOW, "solid"), *((colour, style) for colour, style, _ in OTHERS)]
-        names = "".join(
-            f"<span class='ssl-key'><svg width='30' height='10' aria-hidden='true'><line x1='1' x2='29' y1='5' y2='5' "
-            f"stroke='{colour}' stroke-width='3' stroke-dasharray='{_DASHES[style]}'/></svg> {html.escape(key)}</span>"
-            for key, (colour, style) in zip(keys, styles, strict=False)
-        )
-        words = "".join(f"<p class='ssl-difference'>{html.escape(line)}</p>" for line in differences(view))
-        return f"<p>{names}</p>{words}"
-
-    def _show_trouble(self, view: RunView) -> None:
+    def _show_trouble(self, view: RunView, silent: bool) -> None:
         assert self._store is not None
         for command in self._store.refused(after=self._refusal_seen):
             self._refusal_seen, self._refusal, self._refusal_time = command.id, command.answer, time.monotonic()
         if self._refusal and time.monotonic() - self._refusal_time > 20.0:
             self._refusal = ""
-        gone = self._host.trouble(self._store)
-        lines, hints = [gone, self._complaint, self._refusal], [] if gone else [self._host.waiting_for()]
-        (lines if view.status.state == "failed" else hints).append(view.status.message)
-        hints.append(self._why_not)
-        if view.shown is not None and not self._why_not and view.status.state != "done":
+        status, steered = view.status, not self._why_not
+        engine = self._host.trouble(self._store)
+        errors, hints = [engine, self._complaint, self._refusal], [] if engine else [self._host.waiting_for()]
+        if not self._from_elsewhere():
+            errors.append(self._watch.disk())
+        if silent and not engine:
+            errors.append(unanswered(status))
+        (errors if self._gone else hints).append(self._why_not)
+        (errors if status.state == "failed" else hints).append(status.message)
+        if steered:
+            errors.append(self._overweight)
+        if view.shown is not None and steered and status.state != "done":
             hints.append(
-                f"You look at step {view.shown:,}; the run stands at step {view.status.step:,}, and there a knob that "
+                f"You look at step {view.shown:,}; the run stands at step {status.step:,}, and there a knob that "
                 "is turned takes effect. Live goes there; Fork here begins a second run at the moment shown."
             )
-        self._banner([line for line in lines if line], [hint for hint in hints if hint and hint not in lines])
-        display = None if gone else "none"
+        self.said.warn(errors, hints)
+        display = None if engine else "none"
         if self.restart.layout.display != display:
             self.restart.layout.display = display
 
     def _say_full(self) -> None:
-        self._banner(
+        self.said.warn(
             [
-                f"The house is full: {self._most_visitors} pages are open, which is as many as this machine serves. "
-                "This page comes to life when another one closes; leave it open, or try again later."
-            ],
-            [],
+                f"The house is full: {self.house.max_visitors} pages are open, which is as many as this machine "
+                "serves. This page comes to life when another one closes; leave it open, or try again later."
+            ]
         )
-
-    def _banner(self, errors: list[str], hints: list[str]) -> None:
-        value = "".join(f"<p role='alert' class='ssl-error'>{html.escape(line)}</p>" for line in dict.fromkeys(errors))
-        value += "".join(f"<p class='ssl-hint'>{html.escape(line)}</p>" for line in hints)
-        if self.banner.value != value:
-            self.banner.value = value
 
     # ------------------------------------------------------------ for a notebook
 
@@ -754,17 +874,3 @@ class Bench:
         self.knobs.close()
         self.transport.close()
         self.widget.close()
-
-
-_DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dash_dotted": "8 4 2 4"}
-
-
-class _Changes:
-    """Writes a widget's trait only if it changes: each is a message."""
-
-    def __init__(self, widget: w.Widget) -> None:
-        self._widget = widget
-
-    def set(self, name: str, value: Any) -> None:
-        if getattr(self._widget, name) != value:
-            setattr(self._widget, name, value)

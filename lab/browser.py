@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets as t
 
+from lab.house import digest
+
 
 class Browser(anywidget.AnyWidget):
     """Tells Python about the page that shows it, and the page what Python has to say; draws nothing.
@@ -25,6 +27,13 @@ class Browser(anywidget.AnyWidget):
     )
     """``None`` until a page has shown the widget, so that an address without parameters is a change too. Stays as the
     page was opened; always empty under JupyterLab, whose address is not ours."""
+
+    key: Any = t.Unicode(None, allow_none=True, help="The key by which a visitor is known again, under Voila.").tag(
+        sync=True, echo_update=False
+    )
+    """Told by the page together with ``query``, and always ``None`` here: what is kept of it is ``visitor``."""
+
+    visitor: Any = t.Unicode(None, allow_none=True, help="Digest of the key; None until the page has told it.")
 
     visible: Any = t.Bool(True, help="Whether the page's tab is in front.").tag(sync=True, echo_update=False)
 
@@ -61,3 +70,11 @@ class Browser(anywidget.AnyWidget):
     says nothing."""
 
     announce: Any = t.Unicode("", help="What a screen reader shall read out when it has time.").tag(sync=True)
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the page says of itself; its key goes no further than here."""
+        key = sync_data.get("key")
+        with self.hold_trait_notifications():
+            if isinstance(key, str) and key and self.visitor is None:
+                self.visitor = digest(key)
+            super().set_state({name: value for name, value in sync_data.items() if name != "key"})

@@ -26,6 +26,8 @@ class Entry:
     run: RunSummary
     recording: bool
     """Whether it can only be looked at and forked."""
+    keeper: str = ""
+    """Digest of the key of the visitor who keeps it; empty if nobody says so. Not for the page."""
 
 
 class Catalogue:
@@ -72,7 +74,8 @@ class Catalogue:
             entry = None
             try:
                 with RunStore.open(path, readonly=True) as store:
-                    entry = Entry(key, path, summary(store), recording)
+                    keeper = store.meta("keeper")
+                    entry = Entry(key, path, summary(store), recording, keeper if isinstance(keeper, str) else "")
             except (SSLLabError, sqlite3.Error, ValueError, TypeError, OSError):
                 pass
             self._seen[path] = seen = (stamp, entry)

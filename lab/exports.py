@@ -43,7 +43,7 @@ class ExportBox:
     def __init__(
         self,
         panels: list[Panel],
-        do: Callable[[Callable[[], None]], None],
+        do: Callable[[Callable[[], None]], object],
         store: Callable[[], RunStore | None],
         files: Files,
         complain: Callable[[str], None],
@@ -59,6 +59,7 @@ class ExportBox:
         self.download.on_click(lambda _: do(self._write))
         self.png.on_click(lambda _: do(lambda: self._save_picture("png")))
         self.svg.on_click(lambda _: do(lambda: self._save_picture("svg")))
+        self._writing = threading.Lock()
         self._heading = w.HTML("<h3>Take it with you</h3>")
         self._rows = [w.HBox([self.form, self.download]), w.HBox([self.picture, self.png, self.svg])]
         for row in self._rows:
@@ -72,31 +73,43 @@ class ExportBox:
         if store is None:
             return
         kind = self.form.value
-        mime = next(mime for _, known, mime in FORMS if known == kind)
+        mime = next((mime for _, known, mime in FORMS if known == kind), None)
+        if mime is None:
+            return
+        if not self._files.room_to_offer():
+            raise SSLLabError("Several files wait to be saved by this page. Wait until they are, or reload it.")
+        if not self._writing.acquire(blocking=False):
+            raise SSLLabError("Another file is still being written. Try again when it is there.")
         # Pictures go on while a long run is written out.
         threading.Thread(target=self._write_file, args=(store.path, store.name, kind, mime), daemon=True).start()
 
     def _write_file(self, path: Path, name: str, kind: str, mime: str) -> None:
         from ssl_lab.export import KINDS, write
 
-        handle, text = tempfile.mkstemp(prefix="ssl-lab-", suffix=KINDS[kind])
-        os.close(handle)
-        target = Path(text)
+        target = Path()
         try:
+            handle, text = tempfile.mkstemp(prefix="ssl-lab-", suffix=KINDS[kind])
+            os.close(handle)
+            target = Path(text)
             with RunStore.open(path, readonly=True) as store:
                 write(store, kind, target)
         except Exception as error:
             if not isinstance(error, SSLLabError | OSError):
                 log.exception("The file could not be written")
-            target.unlink(missing_ok=True)
+            if target.name:
+                target.unlink(missing_ok=True)
             words = str(error) or type(error).__name__
             self._do(lambda: self._complain(words))
             return
+        finally:
+            self._writing.release()
         self._do(lambda: self._files.offer(f"{name}{KINDS[kind]}", mime, target))
 
     def _save_picture(self, kind: str) -> None:
         store = self._store()
-        panel = self._panels[self.picture.value]
+        panel = self._panels.get(self.picture.value)
+        if panel is None:
+            return
         name = f"{store.name if store else 'ssl-lab'}-{panel.title.lower().replace(' ', '-')}"
         if kind == "png":
             panel.figure.save_png(f"{name}.png", scale=2)

@@ -45,6 +45,15 @@ DROP_ENDS = 60.0
 BURST = 0.25
 """Seconds' worth of bytes that may go out at once: the publisher comes by a few times a second only."""
 
+LARGEST_IN = 500_000_000
+"""Bytes of the largest file that is taken in, and of all that a page may have lying here."""
+
+MOST_IN = 20
+"""Files that a page may have lying here."""
+
+MOST_OFFERED = 8
+"""Files that may wait for the page to fetch them."""
+
 MOST_WAITING = 256
 """Messages that wait for the next pump; a page that is well sends far fewer, and any further are dropped."""
 
@@ -118,10 +127,12 @@ class Files(anywidget.AnyWidget):
 
     progress: Any = t.Unicode("", help='What is on its way: "Saving run.csv… 45 %", or nothing.').tag(sync=True)
 
-    most_bytes: Any = t.Int(500_000_000, help="Largest file that is taken in.").tag(sync=True)
+    most_bytes: Any = t.Int(LARGEST_IN, help="Largest file that is taken in, as the page is told.").tag(sync=True)
 
-    def __init__(self, **traits: Any) -> None:
-        super().__init__(**traits)
+    def __init__(self, *, limit: int = LARGEST_IN, **traits: Any) -> None:
+        super().__init__(most_bytes=limit, **traits)
+        # What counts; the trait is the page's word.
+        self._limit = limit
         self.rate: float = 600_000
         self.clock: Callable[[], float] = time.monotonic
         self.poke: Callable[[], None] = lambda: None
@@ -142,6 +153,10 @@ class Files(anywidget.AnyWidget):
         self.on_msg(self._on_message)
 
     # ------------------------------------------------------------ from any thread
+
+    def room_to_offer(self) -> bool:
+        """Whether the page has fetched enough of what it was offered to be offered more."""
+        return len(self._offered) + len(self._sending) < MOST_OFFERED
 
     def offer(self, name: str, mime: str, path: Path, *, remove: bool = True) -> None:
         """Has the page's browser save a file under ``name``; ``remove`` deletes it once that is done or given up."""
@@ -298,8 +313,10 @@ class Files(anywidget.AnyWidget):
             return
         if not isinstance(name, str) or not size:
             self._refuse(number, "There is nothing in it.")
-        elif size > self.most_bytes:
-            self._refuse(number, f"It is too large: at most {self.most_bytes / 1e6:,.0f} MB are taken.")
+        elif size > self._limit:
+            self._refuse(number, f"It is too large: at most {self._limit / 1e6:,.0f} MB are taken.")
+        elif not self._room_for(size):
+            self._refuse(number, "This page holds as much as it may already. Reload it to let go of what was dropped.")
         else:
             plain = "".join(c for c in name.replace("\\", "/").rsplit("/", 1)[-1] if c.isprintable())[-200:]
             try:
@@ -314,6 +331,10 @@ class Files(anywidget.AnyWidget):
                 return
             self._drop = _Drop(number, plain or "dropped.sqlite", size, path, now)
             self.send({"got": number, "at": 0})
+
+    def _room_for(self, size: int) -> bool:
+        lying = [path.stat().st_size for path in self._folder.glob("*/*")] if self._folder is not None else []
+        return len(lying) < MOST_IN and sum(lying) + size <= self._limit
 
     def _take_piece(self, drop: _Drop, content: Mapping[str, Any], pieces: list[bytes], now: float) -> None:
         at = _whole(content.get("at"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,8 +22,8 @@ class Host(Protocol):
 
     results: Path
 
-    def start(self, config: RunConfig) -> RunStore:
-        """A new run that stands at step 0 and waits for commands."""
+    def start(self, config: RunConfig, meta: Mapping[str, str]) -> RunStore:
+        """A new run that stands at step 0 and waits for commands; ``meta`` is written into its file."""
 
     def wake(self, store: RunStore) -> None:
         """Has the run awake, so that it takes commands."""
@@ -60,8 +61,10 @@ class EngineHost:
             self._desk = EngineDesk(self.results)
         return self._desk
 
-    def start(self, config: RunConfig) -> RunStore:
+    def start(self, config: RunConfig, meta: Mapping[str, str]) -> RunStore:
         store = RunStore.create(free_name(config.preset, self.results), config, self.results)
+        for key, value in meta.items():
+            store.set_meta(key, value)
         self.wake(store)
         return store
 
@@ -113,9 +116,11 @@ class KernelHost:
         self._thread: threading.Thread | None = None
         self._name = ""
 
-    def start(self, config: RunConfig) -> RunStore:
+    def start(self, config: RunConfig, meta: Mapping[str, str]) -> RunStore:
         name = free_name(config.preset, self.results)
         store = RunStore.create(name, config, self.results)
+        for key, value in meta.items():
+            store.set_meta(key, value)
         first = self._given if not self._given_name else None
         if first is not None:
             self._given_name = name

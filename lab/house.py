@@ -25,6 +25,11 @@ class House:
     max_bytes: int | None = None
     """Bytes on disk that a visitor's runs may take together."""
 
+    @property
+    def keeps_account(self) -> bool:
+        """Whether it matters here whose a run is."""
+        return self.own_only or self.max_runs is not None or self.max_bytes is not None
+
     @classmethod
     def here(cls) -> House:
         """As the environment of this kernel says."""

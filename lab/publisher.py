@@ -14,7 +14,10 @@ from lab.pace import TICK, Pace
 log = logging.getLogger(__name__)
 
 GONE = 90.0
-"""Seconds without a heartbeat of the browser after which nobody is there: some slow a hidden tab to a beat a minute."""
+"""Seconds without a heartbeat after which nobody is there: some browsers slow a hidden tab to a beat a minute."""
+
+SILENT = 20.0
+"""The same for a tab in front, which beats every two seconds: a laptop was closed, or its network is gone."""
 
 UNSEEN = 1.0
 """Seconds between rounds while nobody looks."""
@@ -40,6 +43,8 @@ class Publisher:
         present: called about every two seconds while a page is there, hidden or not.
         clock: seconds.
         tick_pause: least seconds from picture to picture.
+        served: whether pages come and go by our own server. Else a page that was never heard of may be a notebook's
+            cell, and one that is silent may have its kernel busy with another cell.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Publisher:
         present: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         tick_pause: float = TICK,
+        served: bool = False,
     ) -> None:
         self._browser, self._tick, self._present, self._clock = browser, tick, present, clock
         self.soon: float | None = None
@@ -61,8 +67,8 @@ class Publisher:
         self._said = float("-inf")
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._heard = clock()
-        self._ever = False
-        self._browser.observe(self._on_alive, names="alive")
+        self._served = self._ever = served
+        self._browser.observe(self._on_alive, names=["alive", "query"])
         self._browser.observe(lambda _: self.poke(), names="visible")
         self._browser.observe(self._on_painted, names="painted")
 
@@ -96,8 +102,9 @@ class Publisher:
             self._thread.join(timeout=10.0)
 
     def here(self) -> bool:
-        """Whether a page is there; a bench that no browser ever showed counts as watched by its notebook."""
-        return not self._ever or self._clock() - self._heard < GONE
+        """Whether a page is there, in front or hidden."""
+        patience = SILENT if self._served and self._browser.visible else GONE
+        return not self._ever or self._clock() - self._heard < patience
 
     def round(self) -> float:
         """Ticks, with a picture if one is due; gives the seconds until the next round."""

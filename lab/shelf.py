@@ -42,6 +42,9 @@ _CSS = f"""{shared_css("ssl-shelf")}
 .theme-light .ssl-shelf, [data-jp-theme-light=true] .ssl-shelf {{ color-scheme: light; }}
 .theme-dark .ssl-shelf, [data-jp-theme-light=false] .ssl-shelf {{ color-scheme: dark; }}
 .ssl-shelf td.ssl-last {{ width: 1px; white-space: nowrap; text-align: right; }}
+.ssl-shelf .ssl-last .ssl-do + .ssl-do {{ margin-left: 6px; }}
+.ssl-shelf .ssl-delete.ssl-sure {{ border-color: light-dark(#b03c05, #ff9a62); color: light-dark(#b03c05, #ff9a62);
+  font-weight: 600; }}
 .ssl-shelf .ssl-here {{ font-size: 12px; color: var(--jp-ui-font-color2, #616161); padding: 0 4px; }}
 .ssl-shelf p {{ margin: 4px 0; color: var(--jp-ui-font-color2, #616161); font-size: 12px; }}
 .ssl-shelf :is(p:empty, .ssl-badge:empty, [hidden]) {{ display: none !important; }}
@@ -65,7 +68,8 @@ _CSS = f"""{shared_css("ssl-shelf")}
 class Shelf(anywidget.AnyWidget):
     """The list of runs: forks under the run they grew from, a checkbox to draw a run with the one on the page.
 
-    ``shelf.on_msg(lambda shelf, content, buffers: ...)`` gets ``{"open": name}`` for the button "Open".
+    ``shelf.on_msg(lambda shelf, content, buffers: ...)`` gets ``{"open": name}`` for the button "Open" and
+    ``{"delete": name}`` for "Delete", once it was pressed twice.
     """
 
     _esm: ClassVar[Any] = Path(__file__).parent / "static" / "shelf.js"
@@ -74,9 +78,10 @@ class Shelf(anywidget.AnyWidget):
     runs: Any = t.List(t.Dict(), help="The runs, a fork right after the run (or fork) that it grew from.").tag(
         sync=True
     )
-    """Each ``{"name", "depth", "state", "step", "preset", "data", "knn", "origin", "shown", "colour"}``: ``depth`` is
-    0 for a root, ``knn`` a percentage as text or "", ``origin`` such as "from directpred-1 at step 300" or "recording",
-    ``shown`` whether it is the run on the page, ``colour`` the CSS colour it is drawn in, or ""."""
+    """Each ``{"name", "depth", "state", "step", "preset", "data", "knn", "origin", "shown", "colour", "deletable"}``:
+    ``depth`` is 0 for a root, ``knn`` a percentage as text or "", ``origin`` such as "from directpred-1 at step 300" or
+    "recording", ``shown`` whether it is the run on the page, ``colour`` the CSS colour it is drawn in, or "",
+    ``deletable`` whether the visitor may delete it."""
 
     more: Any = t.Int(0, help="Older runs that are not listed.").tag(sync=True)
 

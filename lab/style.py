@@ -54,6 +54,7 @@ CSS = """
 .ssl-bench .ssl-timeline .ssl-scrub { position: sticky; bottom: 0; z-index: 30; width: 100%; padding: 2px 0 0;
   color: var(--jp-ui-font-color1, #222); font: 13px/1.35 var(--jp-ui-font-family, system-ui, sans-serif);
   background: var(--jp-layout-color0, #fff); border-top: 1px solid var(--jp-border-color2, #ddd); margin-top: 8px; }
+.ssl-bench .jupyter-widgets-disconnected::before { display: none; }
 .ssl-bench .ssl-export .ssl-buttons { flex-wrap: nowrap; margin: 4px 0; }
 .ssl-bench .ssl-export .ssl-buttons > button { flex: 0 0 auto; }
 @container (max-width: 760px) {

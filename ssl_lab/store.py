@@ -570,8 +570,8 @@ class RunStore:
     def copy_to(self, path: Path) -> None:
         """Copies the run, as it is at one moment, to a single file that opens anywhere.
 
-        It says nothing of this machine but what the numbers were made on: no driver, no commands, no folder for
-        downloads.
+        It says nothing of this machine but what the numbers were made on: no driver, no keeper, no commands, no folder
+        for downloads.
         """
         copy = connect(path)
         try:
@@ -588,6 +588,7 @@ class RunStore:
                     "viewer = 0"
                 )
                 db.execute("DELETE FROM commands")
+                db.execute("DELETE FROM meta WHERE key = 'keeper'")
                 ((config,),) = db.execute("SELECT value FROM meta WHERE key = 'config'")
                 config = json.dumps({**json.loads(config), "data_dir": None})
                 db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (config,))

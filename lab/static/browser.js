@@ -2,7 +2,9 @@
 
 const BEAT_VISIBLE = 2_000;
 const BEAT_HIDDEN = 10_000;
-const KERNEL_CHECK = 15_000;
+const KERNEL_CHECK = 8_000;
+const MISSES = 2; // One may be a laptop that just woke up.
+const KEY = "ssl-lab-visitor";
 const BENCH = ".ssl-bench";
 
 // What takes typed text keeps every key; what is pressed or dragged keeps the space bar only.
@@ -27,7 +29,34 @@ function isDark() {
 
 // Elsewhere than under Voila the page's address is not ours: JupyterLab's may hold its token.
 function pageQuery() {
-  return voilaPage() ? Object.fromEntries(new URLSearchParams(window.location.search)) : {};
+  if (!voilaPage()) return {};
+  const query = Object.fromEntries(new URLSearchParams(window.location.search));
+  delete query.key;
+  return query;
+}
+
+// By its key a visitor is known again. A key that comes in the address, such as the host's, takes its place, and goes
+// out of the address, which is shown on screens and sent around.
+function visitorKey() {
+  const url = new URL(window.location.href);
+  const given = url.searchParams.get("key");
+  if (url.searchParams.has("key")) {
+    url.searchParams.delete("key");
+    window.history.replaceState(window.history.state, "", url);
+  }
+  let key = given;
+  try {
+    key = key || window.localStorage.getItem(KEY);
+  } catch {
+    // A page that may keep nothing: its key is as old as the page.
+  }
+  key = key || Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+  try {
+    window.localStorage.setItem(KEY, key);
+  } catch {
+    // As above.
+  }
+  return key;
 }
 
 function keyMeaning(event) {
@@ -60,26 +89,44 @@ function showLost(text) {
   box.firstChild.textContent = text;
 }
 
-// A Voila page whose kernel has ended looks alive and answers nothing: say so instead.
-function watchKernel(signal) {
+// A Voila page whose kernel has ended, or was started anew without it, looks alive and answers nothing: say so instead.
+function watchKernel(model, signal) {
   const config = JSON.parse(document.getElementById("jupyter-config-data")?.textContent ?? "{}");
   if (!config.kernelId) return;
   const url = `${config.baseUrl ?? "/"}api/kernels/${config.kernelId}`;
-  let misses = 0;
+  let unreached = 0;
+  let asked = 0;
+  let answered = 0;
+
+  const hear = (content) => {
+    if (typeof content?.pong !== "number") return;
+    answered = Math.max(answered, content.pong);
+    if (answered === asked) showLost("");
+  };
+  model.on("msg:custom", hear);
+
   const look = async () => {
     if (document.visibilityState !== "visible") return;
     try {
       const answer = await fetch(url, { signal, cache: "no-store" });
-      misses = 0;
-      const gone = answer.status === 404;
-      showLost(gone ? "This page has been away for too long and its kernel has ended. What is recorded is not lost." : "");
+      unreached = 0;
+      if (answer.status === 404) {
+        return showLost("This page's kernel has ended, or the page was away for too long. What is recorded is not lost.");
+      }
     } catch {
-      // One miss may be a laptop that just woke up.
-      if (!signal.aborted && ++misses > 1) showLost("The server does not answer. Is it still running?");
+      if (!signal.aborted && ++unreached >= MISSES) showLost("The server does not answer. Is it still running?");
+      return;
     }
+    // The server is there: is the kernel still this page's? One that died is started anew and knows nothing of it.
+    if (asked - answered >= MISSES) showLost("This page's kernel does not answer. What is recorded is not lost.");
+    else if (asked === answered) showLost("");
+    model.send({ ping: ++asked });
   };
   const timer = window.setInterval(look, KERNEL_CHECK);
-  signal.addEventListener("abort", () => window.clearInterval(timer));
+  signal.addEventListener("abort", () => {
+    window.clearInterval(timer);
+    model.off("msg:custom", hear);
+  });
   document.addEventListener("visibilitychange", look, { signal });
 }
 
@@ -185,11 +232,13 @@ export default () => {
     model.on("change:picture", answer);
 
     model.set("painted", model.get("picture"));
+    // In one message: who comes, and to which address.
+    if (here) model.set("key", visitorKey());
     model.set("query", pageQuery());
     now();
     showRun();
     showTitle();
-    if (here) watchKernel(signal);
+    if (here) watchKernel(model, signal);
 
     return () => {
       ending.abort();

@@ -1,5 +1,6 @@
 // The list of runs; lab/shelf.py says what each trait means.
 
+const SURE = 5_000; // For which a button waits for the second press.
 const COUNTS = ["no run", "one run", "two runs", "three runs", "four runs", "five runs"];
 const COLUMNS = ["Draw", "Run", "State", "Step", "kNN", "Preset · data", "From", "Open"];
 
@@ -72,6 +73,7 @@ function render({ model, el }) {
   const scroll = make("div", "ssl-scroll", {}, table);
   const rest = make("p", "ssl-rest");
   const hint = make("p", "ssl-hint-line");
+  const spoken = make("span", "ssl-unseen", { role: "status" });
   el.append(
     make(
       "div",
@@ -82,6 +84,7 @@ function render({ model, el }) {
       scroll,
       rest,
       hint,
+      spoken,
     ),
   );
 
@@ -100,6 +103,7 @@ function render({ model, el }) {
     const name = make("b", "", { id });
     const badge = make("span", "ssl-badge");
     const open = make("button", "ssl-do ssl-little", { type: "button", "aria-describedby": id }, "Open");
+    const remove = make("button", "ssl-do ssl-little ssl-delete", { type: "button", "aria-describedby": id }, "Delete");
     const here = make("span", "ssl-here", {}, "on the page");
     const cell = (className, ...children) => make("td", className, { role: "cell" }, ...children);
     const draw = cell("ssl-draw", tick);
@@ -121,7 +125,7 @@ function render({ model, el }) {
       knn,
       what,
       origin,
-      cell("ssl-last", open, here),
+      cell("ssl-last", open, remove, here),
     );
     const entry = {
       node,
@@ -146,8 +150,34 @@ function render({ model, el }) {
         mark(box, "aria-label", `draw ${run.name} too`);
         open.hidden = Boolean(run.shown);
         here.hidden = !run.shown;
+        remove.hidden = !run.deletable;
+        if (!run.deletable) calm();
       },
     };
+
+    // What cannot be undone is asked twice, and by the button itself: a dialog would need a hand on the mouse.
+    let doubt;
+    const calm = () => {
+      window.clearTimeout(doubt);
+      doubt = undefined;
+      remove.classList.remove("ssl-sure");
+      put(remove, "Delete");
+    };
+    remove.addEventListener("click", () => {
+      if (doubt !== undefined) {
+        calm();
+        model.send({ delete: entry.item.name });
+        return;
+      }
+      doubt = window.setTimeout(calm, SURE);
+      remove.classList.add("ssl-sure");
+      put(remove, "Really delete?");
+      put(spoken, `${entry.item.name}: press again to delete it for good.`);
+    });
+    remove.addEventListener("blur", calm);
+    remove.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && doubt !== undefined) calm();
+    });
     open.addEventListener("click", () => model.send({ open: entry.item.name }));
     box.addEventListener("change", () => {
       const name = entry.item.name;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from tests.browser.conftest import (
     Server,
     Watched,
     eventually,
+    kernel_pids,
     page_is_clean,
     run_in_jupyterlab,
     screenshot,
@@ -195,6 +197,44 @@ def test_a_hidden_tab_costs_nothing_and_catches_up_when_it_is_back(app: Server, 
     page.page.wait_for_timeout(4_000)
     assert len(page.pictures) - seen <= 2
     page_is_clean(page)
+
+
+def lost(page: Watched) -> str:
+    """What the page says of itself where it answers nothing any more."""
+    return str(page.page.evaluate("document.querySelector('#ssl-lost[role=alert]')?.innerText ?? ''"))
+
+
+def test_a_kernel_that_is_killed_is_said_and_the_page_can_be_had_again(app: Server, open_page: Open) -> None:
+    page = open_page(app.at("/"))
+    ready(page)
+    press(page, "10 steps")
+    eventually(lambda: step(page) == 10 and state(page) == "paused", "ten steps")
+    config = page.page.locator("#jupyter-config-data").text_content()
+    kernel = json.loads(config)["kernelId"]
+    (pid,) = [pid for pid in kernel_pids(app) if kernel.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(pid, signal.SIGKILL)
+    words = eventually(lambda: lost(page), "a word on the kernel", 60)
+    assert "kernel" in words
+    assert "What is recorded is not lost." in words
+    screenshot(page, "bench-kernel-killed")
+    page.leaving = True
+    page.page.get_by_role("button", name="Reload the page", exact=True).click()
+    page.page.wait_for_selector("#ssl-lost", state="detached")
+    page.leaving = False
+    ready(page)
+    eventually(lambda: step(page) == 10, "the same run")
+    assert lost(page) == ""
+
+
+def test_a_server_that_cannot_be_reached_is_said_until_it_can(app: Server, open_page: Open) -> None:
+    page = open_page(app.at("/"))
+    ready(page)
+    page.page.context.set_offline(True)
+    eventually(lambda: "The server does not answer" in lost(page), "a word on the server", 60)
+    page.page.context.set_offline(False)
+    eventually(lambda: lost(page) == "", "a page that is well", 60)
+    press(page, "Step")
+    eventually(lambda: step(page) == 1, "a step")
 
 
 TRAINER_CELL = """

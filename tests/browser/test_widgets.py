@@ -49,7 +49,7 @@ runs = [
 ]
 shelf = Shelf(more=3, runs=[
     dict(zip(("name", "depth", "state", "step", "knn", "origin", "shown", "colour"), run), preset="directpred",
-         data="digits") for run in runs])
+         data="digits", deletable=run[0] in ("byol-3", "directpred-12-fork-2")) for run in runs])
 files = Files()
 files.rate = 3_000_000
 said = w.Label("nothing")
@@ -342,6 +342,34 @@ def test_runs_are_ticked_and_opened(open_widgets: Callable[..., Watched]) -> Non
     page_is_clean(page)
 
 
+def test_a_run_is_deleted_by_two_presses(open_widgets: Callable[..., Watched]) -> None:
+    page = open_widgets()
+    shelf = page.page.locator(".ssl-shelf")
+    assert shelf.get_by_role("button", name="Delete", exact=True).count() == 2
+    row = page.page.locator(".ssl-shelf tr", has_text="byol-3")
+    delete, sure = (row.get_by_role("button", name=name, exact=True) for name in ("Delete", "Really delete?"))
+    delete.click()
+    assert sure.is_visible()
+    assert shelf.get_by_role("status").inner_text() == "byol-3: press again to delete it for good."
+    # Whoever looks elsewhere, thinks better of it or falls asleep has deleted nothing.
+    row.get_by_role("button", name="Open", exact=True).focus()
+    assert delete.is_visible()
+    delete.focus()
+    page.page.keyboard.press("Enter")
+    assert sure.is_visible()
+    page.page.keyboard.press("Escape")
+    assert delete.is_visible()
+    page.page.keyboard.press("Space")
+    assert sure.is_visible()
+    delete.wait_for(state="visible", timeout=8_000)
+    assert "delete" not in said(page)
+    # What comes in meanwhile takes nothing back.
+    page.page.keyboard.press("Enter")
+    page.page.keyboard.press("Enter")
+    eventually(lambda: said(page) == '{"delete": "byol-3"}', "the run to delete")
+    page_is_clean(page)
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -398,6 +426,8 @@ def test_nothing_is_wider_than_the_page(open_widgets: Callable[..., Watched], wi
     page = open_widgets(width=width, height=900, dark=dark)
     page.page.locator(".ssl-event-list li").nth(5).get_by_role("button", name="Show").click()
     page.page.get_by_role("checkbox", name="draw byol-3 too").check()
+    row = page.page.locator(".ssl-shelf tr", has_text="directpred-12-fork-2")
+    row.get_by_role("button", name="Delete", exact=True).click()
     is_at(page, 300)
     time.sleep(0.2)
     screenshot(page, f"widgets-{width}-{'dark' if dark else 'light'}")

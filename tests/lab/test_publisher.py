@@ -13,7 +13,7 @@ import pytest
 from lab import Bench
 from lab.browser import Browser
 from lab.pace import AHEAD, ASK_AGAIN, FRUGAL_TICK, SLOWEST, TICK, Pace, tick_here
-from lab.publisher import GONE, UNSEEN, Publisher
+from lab.publisher import GONE, SILENT, UNSEEN, Publisher
 from ssl_lab import Trainer
 from tests.lab.conftest import wait_for
 from tests.ssl_lab.conftest import small_config
@@ -22,7 +22,7 @@ from tests.ssl_lab.conftest import small_config
 class Rig:
     """A publisher whose time passes only where a test says so, and a browser that paints in ``paints`` seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, served: bool = False) -> None:
         self.now = 1000.0
         self.browser = Browser()
         self.paints: float | None = 0.04
@@ -33,7 +33,10 @@ class Rig:
         self.rounds = 0
         self.piled = 0
         self.most_piled = 0
-        self.publisher = Publisher(self.browser, self.tick, clock=lambda: self.now)
+        self.looks: list[float] = []
+        self.publisher = Publisher(
+            self.browser, self.tick, lambda: self.looks.append(self.now), clock=lambda: self.now, served=served
+        )
         self._busy_until = 0.0
         self._waiting: list[tuple[float, int | None]] = []
         self._number = 0
@@ -227,6 +230,49 @@ def test_a_page_that_is_gone_gets_nothing_until_it_is_heard_of(rig: Rig) -> None
     assert rig.go(0.1)
 
 
+@pytest.fixture
+def served() -> Iterator[Rig]:
+    rig = Rig(served=True)
+    yield rig
+    rig.browser.close()
+
+
+def test_a_page_in_front_that_falls_silent_is_gone_in_seconds(served: Rig) -> None:
+    served.page_opens()
+    assert served.go(SILENT - 1.0)
+    served.go(2.0)
+    published, looked = served.go(60.0), [when for when in served.looks if when > 1000.0 + SILENT + 1.0]
+    assert published == []
+    assert looked == []
+    # It is back, say from a laptop's sleep.
+    served.browser.alive += 1
+    assert served.go(0.1)
+
+
+def test_a_hidden_page_that_beats_once_a_minute_is_here_and_gets_nothing(served: Rig) -> None:
+    served.page_opens()
+    served.go(1.0)
+    served.browser.visible = False
+    served.go(1.0)
+    for _ in range(5):
+        assert served.go(60.0) == []
+        assert served.now - served.looks[-1] < 5.0
+        served.browser.alive += 1
+    assert served.go(GONE + 5.0) == []
+    seen = len(served.looks)
+    served.go(60.0)
+    assert len(served.looks) == seen
+
+
+def test_a_page_that_was_never_heard_of_is_not_there_where_pages_are_served(served: Rig) -> None:
+    served.go(SILENT + 1.0)
+    seen = len(served.looks)
+    assert served.go(60.0) == []
+    assert len(served.looks) == seen
+    served.browser.query = {}
+    assert served.go(1.0)
+
+
 def test_without_news_there_is_no_picture_to_answer(rig: Rig) -> None:
     rig.page_opens()
     rig.go(1.0)
@@ -319,7 +365,7 @@ def test_only_what_changed_is_sent(open_bench: Callable[..., Bench], wire: Wire)
     wait_for(lambda: store.status().state == "paused" and not store.waiting())
     bench._shelf_due = 0.0
     assert wire.during(lambda: tick(True))
-    bench._shelf_due = bench._said_time = 0.0
+    bench._shelf_due = bench.said._read_time = 0.0
     tick(True)
     for _ in range(5):
         bench._shelf_due = 0.0

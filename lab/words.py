@@ -1,0 +1,103 @@
+"""What a bench says in words: the headline, what is going on, which colour is which run, and what is wrong."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ipywidgets as w
+
+from lab.compare import differences
+from lab.panels.base import NOW, OTHERS
+from lab.view import RunView
+
+READING = 8.0
+"""Seconds that a screen reader gets for a line before it is told the next one."""
+
+_DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dash_dotted": "8 4 2 4"}
+
+
+class Changes:
+    """Writes a widget's traits only where they change: each is a message."""
+
+    def __init__(self, widget: w.Widget) -> None:
+        self._widget = widget
+
+    def set(self, name: str, value: Any) -> None:
+        """Gives the trait this value."""
+        if getattr(self._widget, name) != value:
+            setattr(self._widget, name, value)
+
+
+class Words:
+    """Four places for text above the pictures. Written by the publisher's thread alone."""
+
+    def __init__(self) -> None:
+        self.headline = w.HTML("<b>ssl-lab</b>")
+        self.headline.add_class("ssl-headline")
+        self.words = w.HTML("Starting…")
+        self.words.add_class("ssl-words")
+        self.legend = w.HTML()
+        self.legend.add_class("ssl-legend")
+        self.banner = w.HTML()
+        self.banner.add_class("ssl-banner")
+        self._read, self._read_time = "", float("-inf")
+
+    def show(self, view: RunView, keys: Sequence[str], state: str = "") -> None:
+        """The moment in words.
+
+        Args:
+            keys: what the shelf calls the run that is shown, and those that are drawn with it.
+            state: what is wrong with the run, where its own state does not say so.
+        """
+        status = view.status
+        loss = f" · loss {view.metrics.loss:.3f}" if view.metrics else ""
+        knn = f" · kNN {100 * view.knn[1]:.1f} %" if view.knn else ""
+        going = status.steps_per_second and view.shown is None and not state
+        rate = f" · {status.steps_per_second:.0f} steps/s" if going else ""
+        of = "" if view.shown is None else f" of {view.last:,}"
+        badge = html.escape(state or status.state)
+        kind = "failed" if state else badge
+        headline = (
+            f"<b>{html.escape(keys[0])}</b> <span class='ssl-state ssl-{kind}'>{badge}</span> "
+            f"<span class='ssl-numbers'>step <b data-step='{view.step}'>{view.step:,}</b>{of}"
+            f" · epoch {view.epoch:.1f}{loss}{knn}{rate}</span>"
+        )
+        Changes(self.headline).set("value", headline)
+        Changes(self.words).set("value", view.words)
+        Changes(self.legend).set("value", _legend(view, keys))
+
+    def to_be_read(self, view: RunView) -> str:
+        """What a screen reader shall read out now; empty if it is still at the last line, or has read this one."""
+        if view.words == self._read or time.monotonic() - self._read_time <= READING:
+            return ""
+        self._read, self._read_time = view.words, time.monotonic()
+        return view.words
+
+    def nothing(self, why: str) -> None:
+        """There is no run to speak of."""
+        Changes(self.words).set("value", html.escape(why))
+
+    def warn(self, errors: Iterable[str], hints: Iterable[str] = ()) -> None:
+        """What is wrong, and what there is to know; each line once."""
+        errors = [line for line in dict.fromkeys(errors) if line]
+        hints = [line for line in dict.fromkeys(hints) if line and line not in errors]
+        value = "".join(f"<p role='alert' class='ssl-error'>{html.escape(line)}</p>" for line in errors)
+        value += "".join(f"<p class='ssl-hint'>{html.escape(line)}</p>" for line in hints)
+        Changes(self.banner).set("value", value)
+
+
+def _legend(view: RunView, keys: Sequence[str]) -> str:
+    """Which colour is which run, and how they differ."""
+    if not view.others:
+        return ""
+    styles = [(NOW, "solid"), *((colour, style) for colour, style, _ in OTHERS)]
+    names = "".join(
+        f"<span class='ssl-key'><svg width='30' height='10' aria-hidden='true'><line x1='1' x2='29' y1='5' y2='5' "
+        f"stroke='{colour}' stroke-width='3' stroke-dasharray='{_DASHES[style]}'/></svg> {html.escape(key)}</span>"
+        for key, (colour, style) in zip(keys, styles, strict=False)
+    )
+    lines = "".join(f"<p class='ssl-difference'>{html.escape(line)}</p>" for line in differences(view))
+    return f"<p>{names}</p>{lines}"
