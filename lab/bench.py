@@ -347,7 +347,7 @@ class Bench:
             config = linked_config(query, config)
         except SSLLabError as error:
             self._complaint = f"The link cannot be followed. {error} Here is the usual bench."
-        self._begin(config)
+        self._begin(config, first=True)
 
     def _follow_link(self, query: Mapping[str, Any]) -> None:
         """The step and the other runs that an address asks for."""
@@ -359,8 +359,8 @@ class Bench:
         except SSLLabError as error:
             self._complaint = f"The link cannot be followed to its end. {error}"
 
-    def _begin(self, config: RunConfig) -> None:
-        store = self._host.start(config)
+    def _begin(self, config: RunConfig, *, first: bool = False) -> None:
+        store = self._host.start(config, first=first)
         self._compare([])
         self._attach(store)
 
@@ -542,11 +542,14 @@ class Bench:
     def _tick(self, draw: bool) -> bool:
         """One round of the publisher: do what was asked, then write what changed; whether there was a new picture."""
         while True:
+            # Before it leaves the queue: else, for a moment, nothing would seem to be under way, and a knob that is
+            # turned just then would go to the run that is about to be left.
+            self._acting = True
             try:
                 action = self._actions.get_nowait()
             except queue.Empty:
+                self._acting = False
                 break
-            self._acting = True
             try:
                 action()
             except (SSLLabError, sqlite3.Error, OSError) as error:

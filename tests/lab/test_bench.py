@@ -457,3 +457,25 @@ def test_downloads(open_bench: Open) -> None:
             [message["filename"] for message in sent] == ["directpred-1-alignment.svg", "directpred-1-alignment.png"]
         )
     )
+
+
+def test_a_new_run_beside_one_that_was_opened_is_of_its_own_config(open_bench: Open, tmp_path: Path) -> None:
+    """The notebook's trainer serves the run that the bench begins with, and never one of another config."""
+    first = open_bench(Trainer(small_config()))
+    ready(first)
+    first.close()
+    trainer = Trainer(small_config())
+    trainer.step()
+    bench = open_bench(trainer, run="directpred-1")
+    ready(bench)
+    bench.reset.click()
+    wait_for(lambda: bench.store.name == "directpred-2" and state(bench).state == "paused")  # type: ignore[union-attr]
+    assert state(bench).step == 0
+    bench.preset.value = "byol"
+    bench.new.click()
+    wait_for(lambda: bench.store.name == "byol-1" and state(bench).state == "paused")  # type: ignore[union-attr]
+    bench.transport.step10.click()
+    wait_for(lambda: state(bench).step == 10 and state(bench).state == "paused")
+    assert bench.store is not None
+    twin = Trainer(preset("byol", device="cpu"))
+    assert bench.store.losses().tolist() == [twin.step().loss for _ in range(10)]
