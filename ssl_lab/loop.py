@@ -170,8 +170,8 @@ class _Loop:
         self.save_pause = pace.checkpoint
         self.schedule: list[Turn] = _schedule(store)
         """Turns that were planned from the start and lie ahead."""
-        self.knobs = trainer.knobs
-        """The knobs as the record has them."""
+        self.knobs = store.knobs_after(events_seen)
+        """The knobs as the record has them; the trainer's own differ if somebody turned them before."""
 
     # ------------------------------------------------------------ the loop
 

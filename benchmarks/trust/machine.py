@@ -115,10 +115,10 @@ class BenchMachine(RuleBasedStateMachine):
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        done = " > ".join(self.person.done[-8:]) if self.person else "at the beginning"
+        done = self.person.done if self.person else []
         self.session.verdict.failures.append(
-            f"run {self.session.begun}: {type(error).__name__}: {error} (after {len(self.person.done) if self.person else 0}"
-            f" actions: {done})"
+            f"run {self.session.begun}: {type(error).__name__}: {error} (after {len(done)} actions, the last of them "
+            f"{' > '.join(done[-8:])})"
         )
         person, self.person = self.person, None
         if person is not None:
@@ -134,7 +134,11 @@ class BenchMachine(RuleBasedStateMachine):
 
     @rule(names=st.lists(st.tuples(st.sampled_from(knob_names()), SHARES), min_size=2, max_size=6))
     def turn_many(self, names: list[tuple[str, float]]) -> None:
-        self._do(lambda person: [person.turn(name, share) for name, share in names])
+        def action(person: Person) -> None:
+            for name, share in names:
+                person.turn(name, share)
+
+        self._do(action)
 
     @rule(button=st.sampled_from(("run", "pause", "step", "step10")), wait=WAITS)
     def press(self, button: str, wait: bool) -> None:
@@ -144,9 +148,14 @@ class BenchMachine(RuleBasedStateMachine):
     def go(self, button: str, wait: bool) -> None:
         self._do(lambda person: person.press(button), wait)
 
-    @rule(way=st.sampled_from(("dive", "reset", "fork", "knob")))
+    @rule(way=st.sampled_from(("", "reset", "fork", "knob")))
     def overflow(self, way: str) -> None:
-        self._do(lambda person: person.dive() if way == "dive" else person.surface(way))
+        def action(person: Person) -> None:
+            person.dive()
+            if way:
+                person.surface(way)
+
+        self._do(action)
 
     @rule(place=PLACES, wait=WAITS)
     def speed(self, place: int, wait: bool) -> None:

@@ -54,7 +54,8 @@ class Diverged:
     """Hears of every loss that is not finite where it arises, whatever the loop makes of it."""
 
     def __init__(self) -> None:
-        self.steps: list[int] = []
+        self.steps: list[tuple[Trainer, int]] = []
+        """Who was to make which step."""
         self._step = Trainer.step
 
     def __enter__(self) -> Diverged:
@@ -64,10 +65,10 @@ class Diverged:
             try:
                 return step(trainer)
             except NonFiniteLossError:
-                steps.append(trainer.step_count + 1)
+                steps.append((trainer, trainer.step_count + 1))
                 raise
 
-        Trainer.step = watched  # type: ignore[method-assign]
+        Trainer.step = watched  # type: ignore[method-assign, assignment]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -163,6 +164,8 @@ class Person:
         """Turns of which it is not known yet which run they are for."""
         self._turns: dict[str, list[tuple[dict[str, Any], bool]]] = {}
         """What was turned at each run, and whether it must have been taken."""
+        self._steps: dict[Trainer, str] = {}
+        """Which run a trainer steps."""
         self._foreign: set[str] = set()
         """Runs of which a notebook's turn may still lie before its step."""
         self._trainer = trainer
@@ -236,7 +239,7 @@ class Person:
 
     def _diverging(self, status: Status) -> bool:
         """Whether the loop has still to say that a loss was not finite: it has a second for that."""
-        return bool(self._diverged.steps) and status.state == "running"
+        return status.state == "running" and any(trainer is self.host.trainer for trainer, _ in self._diverged.steps)
 
     def _waits(self) -> str:
         store, bench = self.bench.store, self.bench
@@ -245,7 +248,7 @@ class Person:
         return (
             f"{store.name} is {store.status().state}, commands {[c.kind for c in store.waiting()]}, actions "
             f"{not bench._actions.empty()}, acting {bench._acting}, files {self._downloads.busy}, loss not finite at "
-            f"{self._diverged.steps}"
+            f"{[step for _, step in self._diverged.steps]}"
         )
 
     def _attribute(self) -> None:
@@ -264,7 +267,7 @@ class Person:
         if self._downloads.refused:
             raise TrustError("; ".join(self._downloads.refused))
         store = self.store
-        self._look_at_stop(store)
+        self._look_at_stops()
         ours = ":" not in self.bench._key
         if wrong := faults(store, knobs=store.name not in self._foreign, commands=ours):
             raise TrustError(f"{store.name}: {'; '.join(wrong)}")
@@ -276,21 +279,24 @@ class Person:
                 raise TrustError(f"{name} was turned to {value} and the bench has not heard of it")
         self._bare = []
 
-    def _look_at_stop(self, store: RunStore) -> None:
-        steps = list(self._diverged.steps)
+    def _look_at_stops(self) -> None:
+        """Each loss that was not finite must be a stop that is named, also of a run that was just left."""
+        if self.steers and self.host._name == self.store.name:
+            self._steps[self.host.trainer] = self.store.name
+        # The last word of each trainer counts: it may have been told to go on and have failed again.
+        last = dict(self._diverged.steps)
+        self.stops += len(self._diverged.steps)
         self._diverged.steps.clear()
-        if not steps:
-            return
-        self.stops += len(steps)
-        status = store.status()
-        named = f"step {steps[-1]}" in status.message and "lower" in status.message
-        if status.state != "failed" or not named:
-            raise TrustError(
-                f"the loss of {store.name} was not finite at step {steps[-1]}, and the run is {status.state}: "
-                f"{status.message!r}"
-            )
-        if store.last_step() >= steps[-1]:
-            raise TrustError(f"{store.name} has a record of step {steps[-1]}, whose loss was not finite")
+        for trainer, step in last.items():
+            with open_run(self._steps[trainer], self.folder, readonly=True) as store:
+                status = store.status()
+                if status.state != "failed" or f"step {step}" not in status.message or "lower" not in status.message:
+                    raise TrustError(
+                        f"the loss of {store.name} was not finite at step {step}, and the run is {status.state}: "
+                        f"{status.message!r}"
+                    )
+                if store.last_step() >= step:
+                    raise TrustError(f"{store.name} has a record of step {step}, whose loss was not finite")
 
     def _look_for_lost(self, store: RunStore) -> None:
         commands = [dict(command.payload) for command in turned(store)]
@@ -299,7 +305,11 @@ class Person:
             if left and left[0] == payload:
                 left.pop(0)
             elif must:
-                raise TrustError(f"{store.name}: {payload} was turned and is not among the commands {commands}")
+                raise TrustError(
+                    f"{store.name}: {payload} was turned and is not among the commands {commands}; turned were "
+                    f"{[turn for turn, _ in self._turns[store.name]]}; it is {store.status().state}, and the page says "
+                    f"{self.bench._complaint!r}"
+                )
         if left:
             raise TrustError(f"{store.name}: {left} is among the commands and was never turned")
 
@@ -364,9 +374,7 @@ class Person:
         if way == "knob":
             self.turn("lr", 0.2)
             self.settle()
-            self.press("step")
-            self.settle()
-            status = self.store.status()
+            status = self._step_once()
             if status.state not in ("paused", "failed"):
                 raise TrustError(f"after the turn and a step the run is {status.state}")
             return
@@ -376,11 +384,18 @@ class Person:
         else:
             self.reset(wait=True)
         step = self.store.status().step
-        self.press("step")
-        self.settle()
-        after = self.store.status()
+        after = self._step_once()
         if self.steers and (after.state, after.step) != ("paused", step + 1):
             raise TrustError(f"by {way}, the run is {after.state} at step {after.step}: {after.message}")
+
+    def _step_once(self) -> Status:
+        self.press("step")
+        end = time.monotonic() + PATIENCE
+        self.settle()
+        while self.store.status().state == "running" and time.monotonic() < end:
+            time.sleep(0.002)
+        self.settle()
+        return self.store.status()
 
     def speed(self, place: int) -> None:
         """Another place in the list of speeds."""
@@ -618,7 +633,7 @@ class Person:
                 self._look_for_lost(store)
                 if store.driven():
                     raise TrustError(f"{run.name} is still claimed by process {store.status().pid}")
-        names = len([path for path in self.folder.glob(f"*/{FILE_NAME}")])
+        names = len(list(self.folder.glob(f"*/{FILE_NAME}")))
         if names != len(list_runs(self.folder)):
             raise TrustError("a run cannot be read any more")
 

@@ -38,7 +38,7 @@ class Witness(logging.Handler):
     def __exit__(self, *_: object) -> None:
         logging.getLogger("traitlets").removeHandler(self)
         logging.getLogger().removeHandler(self)
-        self._warnings.__exit__()
+        self._warnings.__exit__(None, None, None)
         threading.excepthook, sys.unraisablehook = self._hook, self._unraisable
 
     def take(self) -> list[str]:

@@ -572,3 +572,16 @@ def test_a_checkpoint_ahead_of_the_record_is_passed_over(make_trainer: Make, tmp
         drive(again, store, owner="train", until=8, events_seen=resume(again, store))
         assert store.losses().tolist() == whole
         assert whole[:4] == losses
+
+
+def test_a_knob_turned_before_the_loop_begins_is_on_record(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    store = RunStore.create("a", trainer.config, tmp_path)
+    trainer.set(ema=0.5)
+    drive(trainer, store, owner="notebook", until=3)
+    assert [(e.number, e.step, e.changes, e.origin) for e in store.events()] == [(1, 0, {"ema": 0.5}, "notebook")]
+    assert store.status().knobs == trainer.knobs
+    twin = make_trainer()
+    twin.set(ema=0.5)
+    assert store.losses().tolist() == [twin.step().loss for _ in range(3)]
+    store.close()
