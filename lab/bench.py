@@ -312,7 +312,12 @@ class Bench:
         key = content.get("key") if isinstance(content, dict) else None
         if key == "step":
             self._send("step", {"steps": 1})
-        elif key == "run_pause" and self._store is not None:
+        elif key == "run_pause":
+            # Behind what was asked before: the run that is about to be left is not the one that is meant.
+            self._do(self._run_or_pause)
+
+    def _run_or_pause(self) -> None:
+        if self._store is not None:
             self._send("pause" if self._store.status().state == "running" else "run", {})
 
     # ------------------------------------------------------------ what the publisher's thread does

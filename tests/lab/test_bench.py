@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -479,3 +480,23 @@ def test_a_new_run_beside_one_that_was_opened_is_of_its_own_config(open_bench: O
     assert bench.store is not None
     twin = Trainer(preset("byol", device="cpu"))
     assert bench.store.losses().tolist() == [twin.step().loss for _ in range(10)]
+
+
+def test_a_key_in_haste_is_for_the_run_that_was_asked_for(open_bench: Open) -> None:
+    bench = open_bench(Trainer(small_config()))
+    ready(bench)
+    bench.transport.run.click()
+    wait_for(lambda: state(bench).state == "running")
+    # The publisher is busy, so that both wait: a new run, and the space bar, which is to run it.
+    busy, free = threading.Event(), threading.Event()
+
+    def be_busy() -> None:
+        busy.set()
+        free.wait(10.0)
+
+    bench._do(be_busy)
+    assert busy.wait(10.0)
+    bench.new.click()
+    bench._on_key(bench.browser, {"key": "run_pause"}, [])
+    free.set()
+    wait_for(lambda: bench.store.name == "directpred-2" and state(bench).state == "running")  # type: ignore[union-attr]
