@@ -255,7 +255,9 @@ class Person:
         """Those turned since are for the run that is shown now: changes of the run are waited for before and after."""
         if self._fresh:
             must = self.steers and self.store.status().state != "done"
-            self._turns.setdefault(self.store.name, []).extend((payload, must) for payload in self._fresh)
+            # What is from elsewhere may be called like a run of one's own.
+            if ":" not in self.bench._key:
+                self._turns.setdefault(self.store.name, []).extend((payload, must) for payload in self._fresh)
             self._fresh = []
 
     def _look(self) -> None:
@@ -299,19 +301,20 @@ class Person:
                     raise TrustError(f"{store.name} has a record of step {step}, whose loss was not finite")
 
     def _look_for_lost(self, store: RunStore) -> None:
+        """Each turn is one command and each command one turn, in order; turns of a run that is done may be none."""
         commands = [dict(command.payload) for command in turned(store)]
-        left = list(commands)
-        for payload, must in self._turns.get(store.name, []):
-            if left and left[0] == payload:
-                left.pop(0)
-            elif must:
+        turns = self._turns.get(store.name, [])
+        ends = {0}
+        for place, (payload, must) in enumerate(turns):
+            taken = {end + 1 for end in ends if end < len(commands) and commands[end] == payload}
+            ends = taken if must else taken | ends
+            if not ends:
                 raise TrustError(
-                    f"{store.name}: {payload} was turned and is not among the commands {commands}; turned were "
-                    f"{[turn for turn, _ in self._turns[store.name]]}; it is {store.status().state}, and the page says "
-                    f"{self.bench._complaint!r}"
+                    f"{store.name}: turn {place + 1} of {[turn for turn, _ in turns]} is not among the commands "
+                    f"{commands}; it is {store.status().state}, and the page says {self.bench._complaint!r}"
                 )
-        if left:
-            raise TrustError(f"{store.name}: {left} is among the commands and was never turned")
+        if len(commands) not in ends:
+            raise TrustError(f"{store.name}: turned were {[turn for turn, _ in turns]}, and commands are {commands}")
 
     # ------------------------------------------------------------ knobs and transport
 

@@ -39,7 +39,8 @@ def faults(store: RunStore, *, knobs: bool = True, commands: bool = True) -> lis
             before which it is logged.
     """
     found = []
-    events, own = store.events(), store.events(after=store.parent.events if store.parent else 0)
+    events = store.events()
+    own = events[store.parent.events if store.parent else 0 :]
     if [event.number for event in events] != list(range(1, len(events) + 1)):
         found.append(f"events are numbered {[event.number for event in events]}")
     if (altered := store.altered_event()) is not None:
