@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -291,12 +292,15 @@ def run(count: int, _folder: Path) -> Verdict:
 _add_event = RunStore.add_event
 
 
-def _drops(store: RunStore, step: int, before: Any, changes: Any, origin: str) -> int:
-    """Every third event is not written."""
-    count = len(store.events())
-    calls = store.__dict__.setdefault("_calls", [])
-    calls.append(1)
-    return count if len(calls) % 3 == 0 else _add_event(store, step, before, changes, origin)
+def _dropping() -> Callable[..., int]:
+    """Every seventh event is not written."""
+    calls = itertools.count(1)
+
+    def add(store: RunStore, step: int, before: Any, changes: Any, origin: str) -> int:
+        dropped = next(calls) % 7 == 0
+        return len(store.events()) + 1 if dropped else _add_event(store, step, before, changes, origin)
+
+    return add
 
 
 def _doubles(store: RunStore, step: int, before: Any, changes: Any, origin: str) -> int:
@@ -309,7 +313,7 @@ def _swallows(loop: _Loop, _message: str, _error: Exception) -> None:
 
 
 FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "a store that drops events": lambda: mock.patch.object(RunStore, "add_event", _drops),
+    "a store that drops every seventh event": lambda: mock.patch.object(RunStore, "add_event", _dropping()),
     "a store that writes them twice": lambda: mock.patch.object(RunStore, "add_event", _doubles),
     "a loop that swallows a loss that is not finite": lambda: mock.patch.object(_Loop, "_fail", _swallows),
 }
