@@ -172,6 +172,10 @@ class _Loop:
         """Turns that were planned from the start and lie ahead."""
         self.knobs = store.knobs_after(events_seen)
         """The knobs as the record has them; the trainer's own differ if somebody turned them before."""
+        if self.knobs == trainer.knobs:
+            self.knobs = trainer.knobs
+        self.turned_step = max((event.step for event in events[:events_seen]), default=-1)
+        """The step after which knobs were turned last: what the trainer is there is not that step's any more."""
 
     # ------------------------------------------------------------ the loop
 
@@ -242,7 +246,7 @@ class _Loop:
             while self.recorded and self.recorded[0].step <= self.trainer.step_count:
                 event = self.recorded.pop(0)
                 self.knobs = self.trainer.set(**event.changes)
-                self.event_count = event.number
+                self.event_count, self.turned_step = event.number, event.step
             if self.trainer.step_count >= goal or self._ending() or self.state == "failed":
                 break
             self.state = "loading"
@@ -423,6 +427,7 @@ class _Loop:
             self.knobs = trainer.set(**changes)
             store.set_status(knobs=trainer.knobs)
             self._answered(origin, command)
+        self.turned_step = trainer.step_count
 
     def _answered(self, origin: str, command: Command | None) -> None:
         if command is not None:
@@ -441,6 +446,7 @@ class _Loop:
             before = {name: getattr(self.knobs, name) for name in changes}
             self.event_count = self.store.add_event(self.trainer.step_count, before, changes, "notebook")
             self.event_steps.add(self.trainer.step_count)
+            self.turned_step = self.trainer.step_count
         self.knobs = self.trainer.knobs
 
     # ------------------------------------------------------------ writing
@@ -510,7 +516,7 @@ class _Loop:
 
     def _record_spectrum_now(self) -> None:
         step = self.trainer.step_count
-        if step == 0 or step == self.spectrum_step or self.trainer.knobs is not self.knobs:
+        if step in (0, self.spectrum_step, self.turned_step) or self.trainer.knobs is not self.knobs:
             return
         self.spectrum_step = step
         self.diagnostics.take(step, self.trainer.epoch, self.trainer.matrices())
