@@ -199,12 +199,31 @@ def run(count: int, folder: Path) -> Verdict:
             return _watch(count, folder, served, watched)
 
 
+_DRAG = """(step) => {
+  const bar = document.querySelector('.ssl-timeline input[type=range]');
+  bar.value = step;
+  bar.dispatchEvent(new Event('input', { bubbles: true }));
+}"""
+
+
+def _hear_comms(watched: _Watched) -> None:
+    """Drags to an earlier moment and back: the first time, marks are made for it, and their comms must be heard of."""
+    page = watched.page
+    page.wait_for_function("() => Number(document.querySelector('.ssl-headline b[data-step]')?.dataset.step) > 50")
+    page.evaluate(_DRAG, 20)
+    page.wait_for_selector(".ssl-headline b[data-step='20']")
+    page.locator(".ssl-timeline .ssl-live").click()
+    if watched.comms[0] <= 0:
+        raise AssertionError("comms were opened and not heard of")
+
+
 def _watch(count: int, folder: Path, served: Served, watched: _Watched) -> Verdict:
     page = watched.page
     name = run_name(page)
     engine, kernel = _engine_of(folder), _kernel_of(folder / name / "run.sqlite")
     served.settle(opened=True)
     press(page, "Run")
+    _hear_comms(watched)
     modes = page.locator(".ssl-knob-norm select")
     with open_run(name, folder) as other_page:
         for number in range(FILL):
