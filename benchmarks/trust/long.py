@@ -38,6 +38,9 @@ LOOKS = 5
 MOST_LISTENERS = 100
 """Event listeners of the page that may be more: a handful are made and freed with each picture."""
 
+MARK_LISTENERS = 6
+"""Event listeners of a mark on the timeline's bar, of which there are as many as knobs turned, and a bound."""
+
 FILL = 130
 """Knobs turned before all: so many that the page draws no more marks than it has."""
 
@@ -105,7 +108,8 @@ class _Watched:
         metrics = {entry["name"]: entry["value"] for entry in self.session.send("Performance.getMetrics")["metrics"]}
         found = {
             "page heap MB": metrics["JSHeapUsedSize"] / 1e6,
-            "page listeners": metrics["JSEventListeners"],
+            "page listeners": metrics["JSEventListeners"]
+            - MARK_LISTENERS * self.page.locator(".ssl-marks > *").count(),
             "comms opened": float(self.comms[0]),
         }
         processes = self.browser.send("SystemInfo.getProcessInfo")["processInfo"]
