@@ -369,11 +369,13 @@ class Bench:
         key = content.get("key")
         if key == "step":
             self._send("step", {"steps": 1})
-        elif key == "run_pause" and (store := self._store) is not None:
-            running = False
-            with contextlib.suppress(SSLLabError, sqlite3.Error):
-                running = store.status().state == "running"
-            self._send("pause" if running else "run", {})
+        elif key == "run_pause":
+            # Behind what was asked before: the run that is about to be left is not the one that is meant.
+            self._do(self._run_or_pause)
+
+    def _run_or_pause(self) -> None:
+        if self._store is not None:
+            self._send("pause" if self._store.status().state == "running" else "run", {})
 
     # ------------------------------------------------------------ what the publisher's thread does
 
@@ -413,7 +415,7 @@ class Bench:
         except SSLLabError as error:
             self._complaint = f"The link cannot be followed. {error} Here is the usual bench."
         try:
-            self._begin(config)
+            self._begin(config, first=True)
         except CapError as error:
             # Somebody who comes back and can have no new run finds an old one.
             own = (e for e in self.catalogue.entries() if not e.recording and e.keeper == self.owners.visitor)
@@ -432,9 +434,9 @@ class Bench:
         except SSLLabError as error:
             self._complaint = f"The link cannot be followed to its end. {error}"
 
-    def _begin(self, config: RunConfig) -> None:
+    def _begin(self, config: RunConfig, *, first: bool = False) -> None:
         self._room_for()
-        store = self._host.start(config, self._meta())
+        store = self._host.start(config, self._meta(), first=first)
         self._watching = False
         self._compare([])
         self._attach(store)
@@ -681,11 +683,14 @@ class Bench:
     def _tick(self, draw: bool) -> bool:
         """One round of the publisher: do what was asked, then write what changed; whether there was a new picture."""
         for _ in range(ACTIONS_A_ROUND):
+            # Before it leaves the queue: else, for a moment, nothing would seem to be under way, and a knob that is
+            # turned just then would go to the run that is about to be left.
+            self._acting = True
             try:
                 action = self._actions.get_nowait()
             except queue.Empty:
+                self._acting = False
                 break
-            self._acting = True
             try:
                 action()
             except (SSLLabError, sqlite3.Error, OSError) as error:

@@ -34,6 +34,22 @@ CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
 """How the choices are called on the page."""
 
 
+def guarded(control: w.Widget) -> threading.RLock:
+    """A lock that is held while a message of the page is taken in, for whoever writes the control besides.
+
+    traitlets gathers the changes of a message and tells of them at its end: what another thread writes meanwhile would
+    be told instead of the person's word, and in that person's name.
+    """
+    lock, take = threading.RLock(), control.set_state
+
+    def set_state(state: Mapping[str, Any]) -> None:
+        with lock:
+            take(state)
+
+    control.set_state = set_state
+    return lock
+
+
 class KnobControl:
     """One knob: its control, the engine's value and a line of help that turns into why it does nothing now.
 
@@ -54,6 +70,7 @@ class KnobControl:
         symbol = f" <i>{html.escape(self.meta.symbol)}</i>" if self.meta.symbol else ""
         self.label = w.HTML(f"<span title='{html.escape(self._help, quote=True)}'>{self.meta.label}{symbol}</span>")
         self.control = self._make(value)
+        self._lock = guarded(self.control)
         self.control.tooltip = f"{self._help} Source: {self.meta.source}."
         self.engine = w.HTML(self._engine_text(value))
         self.engine.add_class("ssl-engine-value")
@@ -120,10 +137,11 @@ class KnobControl:
         if idle != self._idle:
             self._idle = idle
             self.help.value = self._help_text()
-        if settled and not self._shows(value):
-            if isinstance(self.control, w.FloatSlider) and not self.control.min <= value <= self.control.max:
-                self.control.min, self.control.max = min(self.control.min, value), max(self.control.max, value)
-            self.control.value = value
+        with self._lock:
+            if settled and not self._shows(value):
+                if isinstance(self.control, w.FloatSlider) and not self.control.min <= value <= self.control.max:
+                    self.control.min, self.control.max = min(self.control.min, value), max(self.control.max, value)
+                self.control.value = value
 
     def _shows(self, value: Any) -> bool:
         shown = self.control.value
@@ -203,6 +221,7 @@ class Transport:
         self.step = w.Button(description="Step", tooltip="One step (.)")
         self.step10 = w.Button(description="10 steps", tooltip="Ten steps")
         self.speed = w.Dropdown(options=SPEEDS, value=0.0, layout=w.Layout(width="auto"), tooltip="Most steps a second")
+        self._lock = guarded(self.speed)
         self.run.on_click(lambda _: send("run", {}))
         self.pause.on_click(lambda _: send("pause", {}))
         self.step.on_click(lambda _: send("step", {"steps": 1}))
@@ -230,8 +249,9 @@ class Transport:
             if control.disabled != disabled:
                 control.disabled = disabled
         speed = status.speed or 0.0
-        if self.speed.value != speed and speed in [value for _, value in SPEEDS]:
-            self.speed.value = speed
+        with self._lock:
+            if self.speed.value != speed and speed in [value for _, value in SPEEDS]:
+                self.speed.value = speed
 
     def close(self) -> None:
         """Frees the widgets in the browser."""

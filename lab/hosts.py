@@ -22,8 +22,13 @@ class Host(Protocol):
 
     results: Path
 
-    def start(self, config: RunConfig, meta: Mapping[str, str]) -> RunStore:
-        """A new run that stands at step 0 and waits for commands; ``meta`` is written into its file."""
+    def start(self, config: RunConfig, meta: Mapping[str, str], *, first: bool = False) -> RunStore:
+        """A new run that stands and waits for commands.
+
+        Args:
+            meta: is written into its file.
+            first: it is what the bench was opened with.
+        """
 
     def wake(self, store: RunStore) -> None:
         """Has the run awake, so that it takes commands."""
@@ -61,7 +66,7 @@ class EngineHost:
             self._desk = EngineDesk(self.results)
         return self._desk
 
-    def start(self, config: RunConfig, meta: Mapping[str, str]) -> RunStore:
+    def start(self, config: RunConfig, meta: Mapping[str, str], *, first: bool = False) -> RunStore:
         store = RunStore.create(free_name(config.preset, self.results), config, self.results)
         for key, value in meta.items():
             store.set_meta(key, value)
@@ -116,15 +121,16 @@ class KernelHost:
         self._thread: threading.Thread | None = None
         self._name = ""
 
-    def start(self, config: RunConfig, meta: Mapping[str, str]) -> RunStore:
+    def start(self, config: RunConfig, meta: Mapping[str, str], *, first: bool = False) -> RunStore:
         name = free_name(config.preset, self.results)
         store = RunStore.create(name, config, self.results)
         for key, value in meta.items():
             store.set_meta(key, value)
-        first = self._given if not self._given_name else None
-        if first is not None:
+        # Any other run is not the notebook's trainer's: it would be stepped by rules that its record does not say.
+        given = self._given if first else None
+        if given is not None:
             self._given_name = name
-        self._launch(name, first)
+        self._launch(name, given)
         return store
 
     def wake(self, store: RunStore) -> None:

@@ -203,8 +203,12 @@ class _Loop:
         self.save_pause = pace.checkpoint
         self.schedule: list[Turn] = _schedule(store)
         """Turns that were planned from the start and lie ahead."""
-        self.knobs = trainer.knobs
-        """The knobs as the record has them."""
+        self.knobs = store.knobs_after(events_seen)
+        """The knobs as the record has them; the trainer's own differ if somebody turned them before."""
+        if self.knobs == trainer.knobs:
+            self.knobs = trainer.knobs
+        self.turned_step = max((event.step for event in events[:events_seen]), default=-1)
+        """The step after which knobs were turned last: what the trainer is there is not that step's any more."""
 
     # ------------------------------------------------------------ the loop
 
@@ -339,7 +343,7 @@ class _Loop:
             while self.recorded and self.recorded[0].step <= self.trainer.step_count:
                 event = self.recorded.pop(0)
                 self.knobs = self.trainer.set(**event.changes)
-                self.event_count = event.number
+                self.event_count, self.turned_step = event.number, event.step
             if self.trainer.step_count >= goal or self._ending() or self.state == "failed":
                 break
             if self.state != "loading":
@@ -419,7 +423,9 @@ class _Loop:
                 trainer.load_state_dict(Trainer(trainer.config, trainer.dataset).state_dict())
             self.event_count = seen or 0
             self.knobs = trainer.knobs
-        self.recorded = store.events()[self.event_count :]
+        events = store.events()
+        self.recorded = events[self.event_count :]
+        self.turned_step = max((event.step for event in events[: self.event_count]), default=-1)
         self.spectrum_step = -1
         self.unsound, self.failure = False, None
         self.state, self.message = "paused", ""
@@ -570,6 +576,7 @@ class _Loop:
             self._answered(origin, command)
         # Only what is on record takes effect.
         self.event_count, self.knobs = number, trainer.set(**changes)
+        self.turned_step = trainer.step_count
 
     def _answered(self, origin: str, command: Command | None) -> None:
         if command is not None:
@@ -588,6 +595,7 @@ class _Loop:
             before = {name: getattr(self.knobs, name) for name in changes}
             self.event_count = self.store.add_event(self.trainer.step_count, before, changes, "notebook")
             self.event_steps.add(self.trainer.step_count)
+            self.turned_step = self.trainer.step_count
         self.knobs = self.trainer.knobs
 
     # ------------------------------------------------------------ writing
@@ -669,7 +677,8 @@ class _Loop:
 
     def _record_spectrum_now(self) -> None:
         step = self.trainer.step_count
-        if step == 0 or step == self.spectrum_step or self.trainer.knobs is not self.knobs or self.unsound:
+        known = step in (0, self.spectrum_step, self.turned_step)
+        if known or self.trainer.knobs is not self.knobs or self.unsound:
             return
         self.spectrum_step = step
         self.diagnostics.take(step, self.trainer.epoch, self.trainer.matrices())

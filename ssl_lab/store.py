@@ -432,6 +432,19 @@ class RunStore:
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """What is read inside is the file at one moment, whoever writes meanwhile."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
+
+    @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """All the writes inside, or none of them.
 
@@ -772,12 +785,12 @@ class RunStore:
     def altered_event(self) -> int | None:
         """Number of the first event that is not as it was logged, or is missing; None if all are as they were."""
         digest = ""
-        events = self.events()
+        with self._one_moment():
+            events, seal = self.events(), self.meta("seal") or {"count": 0, "digest": ""}
         for number, event in enumerate(events, start=1):
             digest = event_digest(digest, event.step, event.changes, event.before, event.origin)
             if event.number != number or event.digest != digest:
                 return number
-        seal = self.meta("seal") or {"count": 0, "digest": ""}
         if (seal["count"], seal["digest"]) != (len(events), digest):
             return len(events) + 1
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -457,3 +458,45 @@ def test_downloads(open_bench: Open) -> None:
             [message["filename"] for message in sent] == ["directpred-1-alignment.svg", "directpred-1-alignment.png"]
         )
     )
+
+
+def test_a_new_run_beside_one_that_was_opened_is_of_its_own_config(open_bench: Open, tmp_path: Path) -> None:
+    """The notebook's trainer serves the run that the bench begins with, and never one of another config."""
+    first = open_bench(Trainer(small_config()))
+    ready(first)
+    first.close()
+    trainer = Trainer(small_config())
+    trainer.step()
+    bench = open_bench(trainer, run="directpred-1")
+    ready(bench)
+    bench.reset.click()
+    wait_for(lambda: bench.store.name == "directpred-2" and state(bench).state == "paused")  # type: ignore[union-attr]
+    assert state(bench).step == 0
+    bench.preset.value = "byol"
+    bench.new.click()
+    wait_for(lambda: bench.store.name == "byol-1" and state(bench).state == "paused")  # type: ignore[union-attr]
+    bench.transport.step10.click()
+    wait_for(lambda: state(bench).step == 10 and state(bench).state == "paused")
+    assert bench.store is not None
+    twin = Trainer(preset("byol", device="cpu"))
+    assert bench.store.losses().tolist() == [twin.step().loss for _ in range(10)]
+
+
+def test_a_key_in_haste_is_for_the_run_that_was_asked_for(open_bench: Open) -> None:
+    bench = open_bench(Trainer(small_config()))
+    ready(bench)
+    bench.transport.run.click()
+    wait_for(lambda: state(bench).state == "running")
+    # The publisher is busy, so that both wait: a new run, and the space bar, which is to run it.
+    busy, free = threading.Event(), threading.Event()
+
+    def be_busy() -> None:
+        busy.set()
+        free.wait(10.0)
+
+    bench._do(be_busy)
+    assert busy.wait(10.0)
+    bench.new.click()
+    bench._on_key(bench.browser, {"key": "run_pause"}, [])
+    free.set()
+    wait_for(lambda: bench.store.name == "directpred-2" and state(bench).state == "running")  # type: ignore[union-attr]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.controls import KnobBoard, Transport, waiting_knobs
+from lab.controls import KnobBoard, KnobControl, Transport, waiting_knobs
 from ssl_lab import Knobs, RunStore, preset
 from ssl_lab.store import Status
 
@@ -25,8 +26,6 @@ def status(**fields: Any) -> Status:
 
 def in_publisher(call: Any, *arguments: Any) -> None:
     """As the publisher does it, from a thread of its own."""
-    import threading
-
     thread = threading.Thread(target=call, args=arguments)
     thread.start()
     thread.join()
@@ -116,3 +115,25 @@ def test_waiting_knobs(tmp_path: Path) -> None:
         assert waiting_knobs(store) == {"ema"}
         store.answer(store.waiting()[0], 0)
         assert waiting_knobs(store) == set()
+
+
+def test_what_the_publisher_writes_while_a_message_is_taken_in_is_not_told_as_the_person_s_word() -> None:
+    turned: list[Any] = []
+    knob = KnobControl("ema", 0.5, lambda _name, value: turned.append(value))
+    in_publisher(knob.show, 0.5, "", True)
+    writer = threading.Thread(target=knob.show, args=(0.5, "", True))
+    set_trait = knob.control.set_trait
+
+    def interrupted(name: str, value: Any) -> None:
+        set_trait(name, value)
+        if not writer.ident:
+            writer.start()
+            # Either it writes in the midst of the message, or it waits for its end.
+            writer.join(timeout=0.3)
+
+    knob.control.set_trait = interrupted
+    data = {"method": "update", "state": {"value": 0.9}, "buffer_paths": []}
+    knob.control._handle_msg({"content": {"data": data}, "buffers": []})
+    writer.join()
+    assert turned == [0.9]
+    knob.close()

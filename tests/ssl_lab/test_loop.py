@@ -16,6 +16,7 @@ import torch
 from ssl_lab import RunStore, Trainer, checkpoint, keep
 from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
 from ssl_lab.loop import Pace, drive, plan, resume
+from ssl_lab.replay import replay
 from ssl_lab.store import Command, open_run
 from tests.ssl_lab.conftest import small_config
 
@@ -310,15 +311,15 @@ def test_knobs_turned_in_the_notebook_while_it_runs_are_all_on_record(make_train
         run.steps(3)
         events, losses = run.page.events(), run.page.losses().tolist()
     assert trainer.knobs.rho == 0.7
-    replay = make_trainer()
+    twin = make_trainer()
     again = []
     for step in range(len(losses)):
         for event in events:
             if event.step == step:
-                replay.set(**event.changes)
-        again.append(replay.step().loss)
+                twin.set(**event.changes)
+        again.append(twin.step().loss)
     assert again == losses
-    assert replay.knobs == trainer.knobs
+    assert twin.knobs == trainer.knobs
 
 
 def test_a_full_disk_does_not_lock_the_run(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -572,3 +573,35 @@ def test_a_checkpoint_ahead_of_the_record_is_passed_over(make_trainer: Make, tmp
         drive(again, store, owner="train", until=8, events_seen=resume(again, store))
         assert store.losses().tolist() == whole
         assert whole[:4] == losses
+
+
+def test_a_knob_turned_before_the_loop_begins_is_on_record(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    store = RunStore.create("a", trainer.config, tmp_path)
+    trainer.set(ema=0.5)
+    drive(trainer, store, owner="notebook", until=3)
+    assert [(e.number, e.step, e.changes, e.origin) for e in store.events()] == [(1, 0, {"ema": 0.5}, "notebook")]
+    assert store.status().knobs == trainer.knobs
+    twin = make_trainer()
+    twin.set(ema=0.5)
+    assert store.losses().tolist() == [twin.step().loss for _ in range(3)]
+    store.close()
+
+
+def test_a_spectrum_is_of_the_rule_that_made_its_step(make_trainer: Make, tmp_path: Path) -> None:
+    """A notebook turns the mode after a step that has no spectrum yet: there is none, also not when it is woken."""
+    trainer, stop = make_trainer(), threading.Event()
+    store = RunStore.create("a", trainer.config, tmp_path)
+
+    def turn(_record: Any) -> None:
+        trainer.set(predictor="none")
+        stop.set()
+
+    drive(trainer, store, owner="notebook", stop=stop, on_record=turn)
+    assert [(e.step, e.changes) for e in store.events()] == [(1, {"predictor": "none"})]
+    woken = make_trainer()
+    drive(woken, store, owner="notebook", until=4, events_seen=resume(woken, store))
+    assert [record.step for record in store.spectra()] == [4]
+    found = replay(store)
+    assert found.equal, found.describe()
+    store.close()

@@ -302,3 +302,22 @@ def test_what_an_old_run_left_is_not_the_new_ones(tmp_path: Path) -> None:
         "notes.txt",
         "run.sqlite",
     ]
+
+
+def test_an_event_that_is_logged_meanwhile_does_not_look_like_an_altered_one(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_event(0, {"ema": 0.5}, {"ema": 0.6}, "page")
+    read = store.events
+
+    def read_slowly(after: int = 0, until: int | None = None):  # type: ignore[no-untyped-def]
+        found = read(after, until)
+        with RunStore.open(store.path) as driver:
+            driver.add_event(1, {"ema": 0.6}, {"ema": 0.7}, "page")
+        return found
+
+    monkeypatch.setattr(store, "events", read_slowly)
+    assert store.altered_event() is None
+    monkeypatch.undo()
+    assert store.altered_event() is None
+    assert len(store.events()) == 2
