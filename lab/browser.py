@@ -74,7 +74,6 @@ class Browser(anywidget.AnyWidget):
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """What the page says of itself; its key goes no further than here."""
         key = sync_data.get("key")
-        with self.hold_trait_notifications():
-            if isinstance(key, str) and key and self.visitor is None:
-                self.visitor = digest(key)
-            super().set_state({name: value for name, value in sync_data.items() if name != "key"})
+        if isinstance(key, str) and key and self.visitor is None:
+            self.visitor = digest(key)
+        super().set_state({name: value for name, value in sync_data.items() if name != "key"})

@@ -379,6 +379,15 @@ def test_only_what_changed_is_sent(open_bench: Callable[..., Bench], wire: Wire)
     assert wire.during(lambda: tick(True)) == []
 
 
+def test_what_the_page_says_of_itself_is_not_sent_back(wire: Wire) -> None:
+    browser = Browser()
+    said = {"alive": 3, "visible": False, "query": {"run": "a"}, "key": "secret", "painted": 2}
+    data = {"method": "update", "state": said}
+    assert wire.during(lambda: browser._handle_msg({"content": {"data": data}, "buffers": []})) == []
+    assert (browser.alive, browser.query, browser.key) == (3, {"run": "a"}, None)
+    browser.close()
+
+
 def test_a_picture_waits_a_moment_for_the_answer_to_a_command(open_bench: Callable[..., Bench]) -> None:
     bench = open_bench(Trainer(small_config()))
     wait_for(lambda: bench.store is not None and bench.store.status().state == "paused")
