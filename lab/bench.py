@@ -29,7 +29,7 @@ from lab.controls import KnobBoard, Transport, waiting_knobs
 from lab.exports import ExportBox
 from lab.files import Files
 from lab.hosts import EngineHost, Host, KernelHost
-from lab.links import linked_config, linked_names, linked_step
+from lab.links import linked_config, linked_names, linked_step, linked_text
 from lab.marks import mark_width, marks, rows
 from lab.pace import tick_here
 from lab.panels import all_panels
@@ -328,11 +328,15 @@ class Bench:
             self._full = True
             return
         self._watching = "watch" in query
-        wanted = str(query.get("run") or self._wanted_run or "")
+        try:
+            linked = linked_text(query, "run")
+        except SSLLabError as error:
+            self._complaint, query, linked = f"The link cannot be followed. {error} Here is the usual bench.", {}, ""
+        wanted = linked or self._wanted_run or ""
         if wanted:
             try:
                 # A path is the word of whoever started this kernel; an address has only names.
-                if wanted == self._wanted_run and not query.get("run") and Path(wanted).exists():
+                if wanted == self._wanted_run and not linked and Path(wanted).exists():
                     path = Path(wanted)
                     self._take_in(path, path.parent.name if path.name == FILE_NAME else path.name)
                 else:
