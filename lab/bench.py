@@ -52,6 +52,7 @@ from ssl_lab.store import (
     free_name,
     open_run,
     results_dir,
+    summary,
 )
 
 if TYPE_CHECKING:
@@ -382,6 +383,7 @@ class Bench:
         try:
             # Read once before it takes the place of what is shown: a file from elsewhere may hold anything.
             rows(ViewReader(store).read().events)
+            summary(store)
         except BaseException:
             store.close()
             raise

@@ -395,6 +395,8 @@ def dataset_info(dataset: str) -> DatasetInfo:
     Raises:
         ConfigError: neither a known name nor something that looks like a path to an existing folder.
     """
+    if not isinstance(dataset, str):
+        raise ConfigError(f"A data set is called by a text, and not by {shown(dataset)}.")
     if dataset in DATASETS:
         return DATASETS[dataset]
     with suppress(OSError, ValueError):
@@ -626,7 +628,7 @@ def preset(name: str, *, dataset: str = "digits", knobs: Mapping[str, Any] | Non
         ConfigError: an unknown preset, data set or setting.
         KnobError: a knob of ``knobs`` is unknown or out of range.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"There is no preset {shown(name)}. The presets are: {', '.join(PRESETS)}.")
     row = PRESETS[name]
     info = dataset_info(dataset)
@@ -636,7 +638,8 @@ def preset(name: str, *, dataset: str = "digits", knobs: Mapping[str, Any] | Non
         # The engine, a page's kernel and a later test have other working directories.
         dataset = str(Path(dataset).absolute())
     # Where a 3x3 stem would keep a large image at its full size, a ResNet takes its usual one.
-    large = (fields.get("image_size") or info.image_size) >= LARGE_IMAGE
+    size = fields.get("image_size") or info.image_size
+    large = isinstance(size, int) and size >= LARGE_IMAGE
     defaults = {
         "encoder": info.encoder,
         "stem": "large-image" if large else info.stem,

@@ -47,7 +47,7 @@ take the interpreter's lock from one another: 32x32 JPEGs took 156 us each with 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 """Kinds of images that are decoded, whatever a file is called."""
 MOST_PIXELS = 50_000_000
-"""Pixels of the largest image that is decoded; decoding one takes up to 12 bytes for each."""
+"""Pixels of the largest photograph that is decoded, half as many of any other image: either takes up to 500 MB."""
 LARGE_PIXELS = 4_000_000
 """Pixels from which images are decoded one at a time."""
 LARGEST_FILE = 200_000_000
@@ -591,9 +591,12 @@ def _opened(path: str) -> Iterator[Image.Image]:
         # Whatever the file's name says, Pillow would find out what it is, and start another program for some kinds.
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             pixels = image.width * image.height
-            if not 0 < pixels <= MOST_PIXELS:
+            photograph = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+            # What is no photograph is held several times over while it is brought to RGB.
+            most = MOST_PIXELS if photograph else MOST_PIXELS // 2
+            if not 0 < pixels <= most:
                 raise ValueError(
-                    f"an image should have at most {MOST_PIXELS / 1e6:,.0f} million pixels and says that it has "
+                    f"an image should have at most {most / 1e6:,.0f} million pixels and says that it has "
                     f"{image.width} x {image.height}"
                 )
             # Each scan of a progressive JPEG goes over the whole picture, and may take three bytes.
@@ -616,7 +619,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         # Straight to RGB Pillow warns.
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    # Of an image that is RGB, converting would make a copy.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 # ---------------------------------------------------------------- the cache of decoded folders

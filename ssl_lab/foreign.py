@@ -39,8 +39,6 @@ Turned = Annotated[dict[ShortWords, _Value], Field(max_length=64)]
 NUMBER: TypeAdapter[float] = TypeAdapter(Finite)
 STEP: TypeAdapter[int] = TypeAdapter(Step)
 SHARE: TypeAdapter[float] = TypeAdapter(Share)
-TURNED: TypeAdapter[dict[str, Any]] = TypeAdapter(Turned)
-WORDS: TypeAdapter[str] = TypeAdapter(Words)
 SHORT_WORDS: TypeAdapter[str] = TypeAdapter(ShortWords)
 
 

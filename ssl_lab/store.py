@@ -46,7 +46,6 @@ from ssl_lab.foreign import (
     SHARE,
     SHORT_WORDS,
     STEP,
-    TURNED,
     Finite,
     ShortWords,
     Step,
@@ -213,6 +212,9 @@ class Event:
         )
 
 
+_EVENTS_TYPE: TypeAdapter[Any] = TypeAdapter(list[tuple[Step, Step, Finite, Turned, Turned, ShortWords, ShortWords]])
+
+
 def event_digest(previous: str, step: int, changes: Mapping[str, Any], before: Mapping[str, Any], origin: str) -> str:
     """The digest of an event that follows one with the digest ``previous`` (empty for the first)."""
     text = json.dumps([previous, step, dict(changes), dict(before), origin], sort_keys=True)
@@ -241,7 +243,10 @@ class Command:
 
 
 _COMMAND = tuple(field.name for field in fields(Command))
-_COMMAND_TYPE = TypeAdapter(Command)
+_COMMAND_TYPE: TypeAdapter[Any] = TypeAdapter(
+    tuple[Step, ShortWords, dict[str, Any], ShortWords, Literal["waiting", "done", "refused"], Words, Step | None]
+)
+"""Whether there is such a kind, and what a payload means, is for whoever obeys."""
 
 MOST_COMMANDS = 10_000
 """Commands that are read at once; the others are when these are answered."""
@@ -794,10 +799,7 @@ class RunStore:
             f"SELECT {', '.join(_COMMAND)} FROM commands WHERE {where} ORDER BY id LIMIT {MOST_COMMANDS}", values
         )
         with understood(self.path, "list of commands"):
-            return [
-                _COMMAND_TYPE.validate_python(dict(zip(_COMMAND, (*r[:2], from_json(r[2]), *r[3:]), strict=True)))
-                for r in rows
-            ]
+            return [Command(*_COMMAND_TYPE.validate_python((*r[:2], from_json(r[2]), *r[3:]))) for r in rows]
 
     def answer(self, command: Command, step: int, refused: str = "") -> None:
         """The driver's word: done, or refused and why."""
@@ -831,14 +833,9 @@ class RunStore:
             (after, 2**62 if until is None else until),
         )
         with understood(self.path, "list of knob events"):
-            return [
-                Event(
-                    STEP.validate_python(r[0]), STEP.validate_python(r[1]), NUMBER.validate_python(r[2]),
-                    TURNED.validate_python(from_json(r[3])), TURNED.validate_python(from_json(r[4])),
-                    SHORT_WORDS.validate_python(r[5]), SHORT_WORDS.validate_python(r[6]),
-                )
-                for r in rows
-            ]  # fmt: skip
+            # All at once: a run of a class may have thousands.
+            read = [(*r[:3], from_json(r[3]), from_json(r[4]), *r[5:]) for r in rows]
+            return [Event(*event) for event in _EVENTS_TYPE.validate_python(read)]
 
     def altered_event(self) -> int | None:
         """Number of the first event that is not as it was logged, or is missing; None if all are as they were."""
