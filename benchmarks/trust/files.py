@@ -145,12 +145,13 @@ def work(name: str, first: int, count: int, folder: Path, faults: bool) -> None:
     """Tries inputs ``first`` to ``count`` of a loader; says a line of JSON for each on the standard output."""
     from ssl_lab.errors import SSLLabError
 
-    sys.dont_write_bytecode = True
     # To the words of the lab alone: what others print or warn is no part of the answer.
     say = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     outside = folder / "outside"
     loader = LOADERS[name](folder)
+    # What is imported later leaves nothing beside its source.
+    sys.dont_write_bytecode = True
     before, guard = canaries(outside), Guard(folder)
     for number in range(first, count):
         r = random.Random(f"{name} {number}")
@@ -243,7 +244,7 @@ def _lines(name: str, first: int, count: int, folder: Path, faults: bool) -> Ite
     """What the process of a loader says, and at its end, if it ended before all was done, how."""
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1",
-        "SSL_LAB_CACHE": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(folder),
+        "SSL_LAB_CACHE": str(folder / "cache"), "MPLCONFIGDIR": str(folder),
     }  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.trust.files", name, str(first), str(count), str(folder)]
     log = folder / "words"

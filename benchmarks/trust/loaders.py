@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -17,12 +18,14 @@ import random
 import shutil
 import sqlite3
 import tarfile
+import tempfile
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +106,7 @@ _SCHEMES: Mapping[str, tuple[str, ...]] = {
         f"INSERT OR REPLACE INTO pyramid {_ENDLESS} 1, 1, -i, 0.0, 1.0 FROM n LIMIT 60000",
     ),
     "many events": (
-        "INSERT OR IGNORE INTO events WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n LIMIT 30000) "
+        "INSERT OR IGNORE INTO events WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n LIMIT 15000) "
         "SELECT i, 1, 0.0, '{\"ema\": 0.5}', '{\"ema\": 0.6}', 'page', '' FROM n",
     ),
     "many commands": (
@@ -123,13 +126,14 @@ _SCHEMES: Mapping[str, tuple[str, ...]] = {
 _TABLES = ("meta", "status", "events", "commands", "metrics", "spectra", "evaluations", "pyramid")
 
 
-class RunFile(Loader):
-    """A run's file, opened by a page: looked at at several moments, written out in every form, and forked."""
+@cache
+def _real_run() -> Mapping[str, bytes]:
+    """Files of a run that was really made: as it is exported, a fork of it, live with its journal, a checkpoint."""
+    from ssl_lab import RunStore, Trainer, preset
+    from ssl_lab.loop import drive, resume
 
-    @classmethod
-    def seed(cls, folder: Path) -> None:
-        from ssl_lab import RunStore, Trainer, preset
-        from ssl_lab.loop import drive, resume
+    with tempfile.TemporaryDirectory(prefix="ssl-lab-trust-") as name:
+        folder = Path(name)
 
         config = preset(
             "directpred", device="cpu", width=4, projector_hidden=16, projector_dim=8, predictor_hidden=16,
@@ -151,12 +155,30 @@ class RunFile(Loader):
                 shutil.copyfile(store.folder / part, folder / part.replace("run", "live"))
             (checkpoint, *_) = sorted((store.folder / "checkpoints").iterdir(), reverse=True)
             shutil.copyfile(checkpoint, folder / "state.safetensors")
+        shutil.rmtree(folder / "far")
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class RunFile(Loader):
+    """A run's file, opened by a page: looked at at several moments, written out in every form, and forked."""
+
+    @classmethod
+    def seed(cls, folder: Path) -> None:
+        for name, content in _real_run().items():
+            (folder / name).write_bytes(content)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        # What pyarrow imports when it first makes an array, if it is there.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("pandas")
+        import pyarrow.parquet
+
+        import ssl_lab.export
         import ssl_lab.store
         from lab.catalogue import Catalogue
 
+        assert all((pyarrow.parquet, ssl_lab.export))
         self.results = folder / "results"
         self.results.mkdir(exist_ok=True)
         self.catalogue = Catalogue(self.results)
