@@ -446,6 +446,9 @@ class RunStore:
         with self._lock, told(self.path), self._budget.given(PAGE_OPERATIONS / 10):
             # A file may ask for any number of pages to be held in memory.
             self._connection.execute("PRAGMA cache_size = -2000")
+            ((encoding,),) = self._connection.execute("PRAGMA encoding").fetchall()
+            if encoding != "UTF-8":
+                raise StoreError(f"{self.path} is broken: expected text in UTF-8, found it in {encoding}.")
             if self._connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone() is None:
                 raise StoreError(f"{self.path} is not a run's file: expected a table 'meta', found none.")
         schema = self.meta("schema")
@@ -647,7 +650,8 @@ class RunStore:
 
         def fill(db: sqlite3.Connection) -> None:
             way = "immutable=1" if self._mirror is not None else "mode=ro"
-            db.execute("ATTACH ? AS parent", (f"{Path(source).as_uri()}?{way}",))
+            with told(self.path):
+                db.execute("ATTACH ? AS parent", (f"{Path(source).as_uri()}?{way}",))
             with told(self.path), transaction(db), Budget(db).given(2 * scan_operations(self.path)):
                 _copy_record(db, step, seen)
                 _check_copied(db, self.path)

@@ -89,7 +89,7 @@ _SCHEMES: Mapping[str, tuple[str, ...]] = {
     "a generated column": (
         "DROP TABLE metrics",
         "CREATE TABLE metrics (step INTEGER PRIMARY KEY, epoch REAL NOT NULL, loss REAL GENERATED ALWAYS AS "
-        "(hex(zeroblob(step * 100000000))) VIRTUAL, penalty REAL NOT NULL)",
+        "(hex(zeroblob(step * 3000000))) VIRTUAL, penalty REAL NOT NULL)",
         "INSERT INTO metrics (step, epoch, penalty) VALUES (1, 0.1, 0), (2, 0.2, 0)",
     ),
     "a virtual table": ("DROP TABLE metrics", "CREATE VIRTUAL TABLE metrics USING fts5(step, epoch, loss, penalty)"),
