@@ -168,6 +168,9 @@ def told(path: Path) -> Iterator[None]:
     """What SQLite says of a broken file is said as :class:`StoreError`; that it is in use stays as it is."""
     try:
         yield
+    except UnicodeDecodeError:
+        # SQLite's own message held a name out of the file.
+        raise StoreError(f"{path} is not a run's file, or is broken: expected names in UTF-8, found others.") from None
     except sqlite3.Error as error:
         if not is_broken(error):
             raise

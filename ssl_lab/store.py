@@ -701,7 +701,8 @@ class RunStore:
                 "viewer = 0"
             )
             db.execute("DELETE FROM commands")
-            config = json.dumps({**self.meta("config"), "data_dir": None})
+            with understood(self.path, "config"):
+                config = json.dumps({**self.meta("config"), "data_dir": None})
             db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (config,))
         # What was deleted is still in the file's pages until it is written anew.
         copy.execute("VACUUM")
@@ -1112,11 +1113,13 @@ def summary(store: RunStore) -> RunSummary:
     """A run's line of the list."""
     knn, probe = store.newest_evaluation("knn"), store.newest_evaluation("probe")
     status = store.status()
+    with understood(store.path, "date and id"):
+        created, id_ = NUMBER.validate_python(store.meta("created")), SHORT_WORDS.validate_python(store.meta("id"))
     if status.state in LIVE_STATES and not store.driven():
         status = replace(status, state="asleep", steps_per_second=0.0)
     return RunSummary(
-        store.name, store.config(), status, float(store.meta("created")), knn[1] if knn else None,
-        probe[1] if probe else None, store.parent, str(store.meta("id")),
+        store.name, store.config(), status, created, knn[1] if knn else None,
+        probe[1] if probe else None, store.parent, id_,
     )  # fmt: skip
 
 

@@ -507,7 +507,7 @@ class Checkpoint(Loader):
             text = spoiled(r, text)
         length = len(text)
         if r.random() < 0.1:
-            length = r.choice([0, 1, length - 1, length + 1, 10**8, 2**31, 2**63, 2**64 - 1])
+            length = r.choice([0, 1, max(0, length - 1), length + 1, 10**8, 2**31, 2**63, 2**64 - 1])
         self.path.write_bytes(length.to_bytes(8, "little") + text + body)
         return words
 

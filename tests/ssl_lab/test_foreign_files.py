@@ -166,6 +166,16 @@ def test_text_of_another_encoding(run: Path) -> None:
         RunStore.open(run, readonly=True)
 
 
+def test_names_in_a_file_that_are_no_text(run: Path) -> None:
+    """Such a name is in SQLite's own message."""
+    with sqlite3.connect(run) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_schema SET name = CAST(x'ff6d' AS TEXT), sql = 'CREATE x' WHERE name = 'events'")
+    db.close()
+    with pytest.raises(StoreError):
+        RunStore.open(run, readonly=True)
+
+
 def test_meta_that_never_ends(run: Path) -> None:
     """It is read first, before the tables are looked at."""
     craft(run, "DROP TABLE meta")
@@ -191,6 +201,8 @@ def test_meta_that_never_ends(run: Path) -> None:
             "'x'",
         ),
         ("UPDATE meta SET value = ? WHERE key = 'created'", ('"x"',), summary, "found 'x'"),
+        ("UPDATE meta SET value = ? WHERE key = 'created'", ("null",), summary, "date and id"),
+        ("DELETE FROM meta WHERE key = ?", ("id",), summary, "date and id"),
         ("UPDATE spectra SET f = zeroblob(?)", (5_000_000,), lambda s: s.spectra(), "too big"),
         ("UPDATE spectra SET f = zeroblob(?)", (1_000_000,), lambda s: s.spectra(), "four curves"),
         ("UPDATE spectra SET f = zeroblob(?)", (0,), lambda s: s.newest_spectrum(), "four curves"),
