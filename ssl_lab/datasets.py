@@ -48,6 +48,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 """Kinds of images that are decoded, whatever a file is called."""
 MOST_PIXELS = 50_000_000
 """Pixels of the largest photograph that is decoded, half as many of any other image: either takes up to 500 MB."""
+LONGEST_SIDE = 65_535
+"""Pixels of a side, as a JPEG can have them."""
 LARGE_PIXELS = 4_000_000
 """Pixels from which images are decoded one at a time."""
 LARGEST_FILE = 200_000_000
@@ -599,6 +601,9 @@ def _opened(path: str) -> Iterator[Image.Image]:
                     f"an image should have at most {most / 1e6:,.0f} million pixels and says that it has "
                     f"{image.width} x {image.height}"
                 )
+            if max(image.size) > LONGEST_SIDE:
+                # A row costs Pillow more than a pixel does.
+                raise ValueError(f"an image should not be as narrow as {image.width} x {image.height}")
             # Each scan of a progressive JPEG goes over the whole picture, and may take three bytes.
             scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
             if scans > MOST_SCANS:
