@@ -30,7 +30,7 @@ from lab.exports import ExportBox
 from lab.files import LARGEST_IN, Files
 from lab.hosts import EngineHost, Host, KernelHost
 from lab.house import House
-from lab.links import linked_config, linked_names, linked_step
+from lab.links import linked_config, linked_names, linked_step, linked_text
 from lab.listing import shelf_rows
 from lab.marks import mark_width, marks, rows
 from lab.owners import FOREIGN, KEEPER, CapError, Owners, delete_run, keeper_of
@@ -57,6 +57,7 @@ from ssl_lab.store import (
     free_name,
     open_run,
     results_dir,
+    summary,
 )
 
 if TYPE_CHECKING:
@@ -395,11 +396,15 @@ class Bench:
             return
         self._opened = True
         self._watching = "watch" in query
-        wanted = str(query.get("run") or self._wanted_run or "")
+        try:
+            linked = linked_text(query, "run")
+        except SSLLabError as error:
+            self._complaint, query, linked = f"The link cannot be followed. {error} Here is the usual bench.", {}, ""
+        wanted = linked or self._wanted_run or ""
         if wanted:
             try:
                 # A path is the word of whoever started this kernel; an address has only names.
-                if wanted == self._wanted_run and not query.get("run") and Path(wanted).exists():
+                if wanted == self._wanted_run and not linked and Path(wanted).exists():
                     path = Path(wanted)
                     self._take_in(path, path.parent.name if path.name == FILE_NAME else path.name)
                 else:
@@ -468,6 +473,7 @@ class Bench:
         try:
             # Read once before it takes the place of what is shown: a file from elsewhere may hold anything.
             rows(ViewReader(store).read().events)
+            summary(store)
         except BaseException:
             store.close()
             raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ssl_lab.errors import SSLLabError
+from ssl_lab.errors import SSLLabError, shown
 from ssl_lab.mirror import writable
 from ssl_lab.store import FILE_NAME, LIVE_STATES, RunStore, RunSummary, summary
 
@@ -63,7 +63,7 @@ class Catalogue:
         for entry in self.entries():
             if entry.key == key:
                 return RunStore.open(entry.path, readonly=entry.recording or not writable(entry.path))
-        raise SSLLabError(f"There is no run {key!r} any more.")
+        raise SSLLabError(f"There is no run {shown(key)} any more.")
 
     def _entry(self, key: str, path: Path, recording: bool) -> Entry | None:
         stamp = _stamp(path)

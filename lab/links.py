@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl_lab.config import DATASETS, RunConfig, parse_knobs, preset
-from ssl_lab.errors import ConfigError
+from ssl_lab.errors import ConfigError, shown
+
+LONGEST = 2_000
+"""Characters of the longest value that is followed; all knobs together have some 400."""
 
 
 def linked_config(query: Mapping[str, Any], usual: RunConfig) -> RunConfig:
@@ -15,17 +18,19 @@ def linked_config(query: Mapping[str, Any], usual: RunConfig) -> RunConfig:
     Raises:
         ConfigError, KnobError: one of them cannot be; the message says which and what is allowed.
     """
-    asked = {name: str(query[name]) for name in ("preset", "dataset", "seed", "knobs") if query.get(name)}
+    asked = {
+        name: text for name in ("preset", "dataset", "seed", "knobs") if (text := linked_text(query, name).strip())
+    }
     if not asked:
         return usual
     dataset = asked.get("dataset", usual.dataset)
     # A folder's path is the business of whoever sits at the machine, not of whoever wrote the link.
     if dataset not in DATASETS and dataset != usual.dataset:
-        raise ConfigError(f"There is no data set {dataset!r}. A link can ask for: {', '.join(DATASETS)}.")
+        raise ConfigError(f"There is no data set {shown(dataset)}. A link can ask for: {', '.join(DATASETS)}.")
     seed = usual.seed
     if "seed" in asked:
-        if not asked["seed"].isdecimal() or len(asked["seed"]) > 19 or int(asked["seed"]) >= 2**63:
-            raise ConfigError(f"The seed cannot be {asked['seed']!r}: it takes a whole number from 0 on.")
+        if not _is_number(asked["seed"], 2**63 - 1):
+            raise ConfigError(f"The seed cannot be {shown(asked['seed'])}: it takes a whole number from 0 on.")
         seed = int(asked["seed"])
     knobs = parse_knobs(asked["knobs"]) if "knobs" in asked else {}
     return preset(asked.get("preset", usual.preset), dataset=dataset, knobs=knobs, seed=seed, device=usual.device)
@@ -37,14 +42,42 @@ def linked_step(query: Mapping[str, Any], last: int) -> int | None:
     Raises:
         ConfigError: the run has no such step.
     """
-    text = str(query.get("step") or "")
+    text = linked_text(query, "step")
     if not text:
         return None
-    if not text.isdecimal() or len(text) > 18 or int(text) > last:
-        raise ConfigError(f"The run has no step {text!r}: it is recorded up to step {last:,}.")
+    if not _is_number(text, last):
+        raise ConfigError(f"The run has no step {shown(text)}: it is recorded up to step {last:,}.")
     return int(text)
 
 
 def linked_names(query: Mapping[str, Any], name: str) -> list[str]:
-    """Names in a comma-separated parameter, each once."""
-    return list(dict.fromkeys(word for word in str(query.get(name) or "").split(",") if word))
+    """Names in a comma-separated parameter, each once.
+
+    Raises:
+        ConfigError: it is no text, or a very long one.
+    """
+    return list(dict.fromkeys(word for word in linked_text(query, name).split(",") if word))
+
+
+def linked_text(query: Mapping[str, Any], name: str) -> str:
+    """A parameter as text, empty if it is not there; a page may send anything.
+
+    Raises:
+        ConfigError: it is no text, or a very long one.
+    """
+    value = query.get(name)
+    if value is None or value == "":
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return str(value)
+    if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
+        raise ConfigError(
+            f"The parameter {name!r} cannot be {shown(value)}: it takes a text of at most {LONGEST:,} characters that "
+            "can be shown."
+        )
+    return value
+
+
+def _is_number(text: str, most: int) -> bool:
+    """Whether it is a whole number from 0 to ``most`` in plain digits."""
+    return text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= most

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ssl_lab import __version__
-from ssl_lab.config import PRESETS, RunConfig, parse_assignment, parse_knobs, preset
-from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError
+from ssl_lab.config import PRESETS, RunConfig, parse_assignment, parse_knobs, plain_value, preset
+from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError, StoreError, shown
 from ssl_lab.interrupt import Interruptible
 from ssl_lab.keep import LIMIT
 from ssl_lab.mirror import writable
@@ -287,7 +287,11 @@ class Test:
                 f"ssl-lab train --name {self.name} --resume"
             ) from None
         trainer = Trainer(store.config().model_copy(update={"device": self.device}))
-        trainer.online.load_state_dict(weights)
+        try:
+            trainer.online.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise StoreError(f"{store.folder / checkpoint.ENCODER} does not fit this run: {reason}") from None
         result = ProbeResult.from_state(classifier)
         labels = trainer.dataset.test.labels
         predicted = result.predict(trainer.features(trainer.dataset.test.images).cpu())
@@ -589,10 +593,7 @@ def _setting(word: str) -> tuple[str, Any]:
     name, _, text = word.partition("=")
     if name not in others or not text:
         raise ConfigError(f"--config takes FIELD=VALUE and not {word!r}. The fields are: {', '.join(others)}.")
-    try:
-        return name, json.loads(text)
-    except json.JSONDecodeError:
-        return name, text
+    return name, plain_value(text)
 
 
 def _turn(word: str) -> Turn:
@@ -601,6 +602,8 @@ def _turn(word: str) -> Turn:
     knobs = parse_knobs(text)
     if not (step.isascii() and step.isdigit()) or not knobs:
         raise ConfigError(f"--at takes STEP:KNOB=VALUE[,KNOB=VALUE], such as 120:predictor=none, and not {word!r}.")
+    if len(step) > 15:
+        raise ConfigError(f"A run has no step {shown(step)}.")
     return int(step), knobs
 
 

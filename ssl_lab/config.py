@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ssl_lab.errors import ConfigError, KnobError
+from ssl_lab.errors import ConfigError, KnobError, shown
 
 PredictorMode = Literal["mlp", "linear", "directpred", "directcopy", "optimal", "none"]
 SymmetryMode = Literal["off", "penalty", "hard"]
@@ -196,17 +197,17 @@ class Knobs(BaseModel):
             KnobError: a name that is no knob, or a value out of range or of the wrong kind; the message
                 names the knob, the value and what is allowed. This object is unchanged in any case.
         """
-        unknown = sorted(set(changes) - set(type(self).model_fields))
+        unknown = sorted(set(changes) - set(type(self).model_fields), key=str)
         if unknown:
             known = ", ".join(type(self).model_fields)
-            raise KnobError(f"There is no knob called {unknown[0]!r}. The knobs are: {known}.")
+            raise KnobError(f"There is no knob called {shown(unknown[0])}. The knobs are: {known}.")
         plain = {name: _plain_number(value) for name, value in changes.items()}
         try:
             return type(self).model_validate({**self.model_dump(), **plain})
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
             raise KnobError(
-                f"The knob {name!r} cannot be {plain.get(name)!r}: it takes {allowed(name)}. Nothing was changed."
+                f"The knob {name!r} cannot be {shown(plain.get(name))}: it takes {allowed(name)}. Nothing was changed."
             ) from None
 
     def difference(self, other: Knobs) -> dict[str, Any]:
@@ -223,11 +224,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     name, equals, word = text.partition("=")
     if not equals:
-        raise ConfigError(f"A knob is set by KNOB=VALUE, such as ema=0.99, and not by {text!r}.")
-    try:
-        value = json.loads(word.lower() if word.lower() in ("true", "false") else word)
-    except json.JSONDecodeError:
-        value = word
+        raise ConfigError(f"A knob is set by KNOB=VALUE, such as ema=0.99, and not by {shown(text)}.")
+    value = plain_value(word.lower() if word.lower() in ("true", "false") else word)
     Knobs().changed({name: value})
     return name, value
 
@@ -235,6 +233,15 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def parse_knobs(text: str) -> dict[str, Any]:
     """``ema=0.9,predictor=none`` as a dictionary; checked, see :func:`parse_assignment`."""
     return dict(parse_assignment(word.strip()) for word in text.split(",") if word.strip())
+
+
+def plain_value(word: str) -> Any:
+    """A number, true, false or null as JSON has them; any other word as it is."""
+    try:
+        return json.loads(word)
+    except (ValueError, RecursionError):
+        # A number of some thousand digits is none either.
+        return word
 
 
 def _plain_number(value: Any) -> Any:
@@ -388,12 +395,15 @@ def dataset_info(dataset: str) -> DatasetInfo:
     Raises:
         ConfigError: neither a known name nor something that looks like a path to an existing folder.
     """
+    if not isinstance(dataset, str):
+        raise ConfigError(f"A data set is called by a text, and not by {shown(dataset)}.")
     if dataset in DATASETS:
         return DATASETS[dataset]
-    if Path(dataset).is_dir():
-        return FOLDER
+    with suppress(OSError, ValueError):
+        if Path(dataset).is_dir():
+            return FOLDER
     raise ConfigError(
-        f"There is no data set {dataset!r}. Take one of {', '.join(DATASETS)}, or the path of a folder that "
+        f"There is no data set {shown(dataset)}. Take one of {', '.join(DATASETS)}, or the path of a folder that "
         "holds train/<class>/* and test/<class>/* images."
     )
 
@@ -403,21 +413,30 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    preset: str = Field(default="byol", description="Name of the preset the run began as.")
-    dataset: str = Field(default="digits", description="Data set: a name, or the path of a folder of images.")
+    preset: str = Field(default="byol", max_length=200, description="Name of the preset the run began as.")
+    dataset: str = Field(
+        default="digits", max_length=4096, description="Data set: a name, or the path of a folder of images."
+    )
     data_dir: str | None = Field(
-        default=None, description="Folder that downloads go to; None for the default (SSL_LAB_DATA or ./data)."
+        default=None,
+        max_length=4096,
+        description="Folder that downloads go to; None for the default (SSL_LAB_DATA or ./data).",
     )
     image_size: int | None = Field(
         default=None, ge=8, le=512,
         description="Height and width in pixels that the images are brought to; None for their own, of a folder 32.",
     )  # fmt: skip
     train_limit: int | None = Field(
-        default=None, ge=2, description="Train on this many images, an even share of each class; None for all."
+        default=None,
+        ge=2,
+        le=2**53,
+        description="Train on this many images, an even share of each class; None for all.",
     )
-    test_limit: int | None = Field(default=None, ge=1, description="Test on this many images; None for all.")
+    test_limit: int | None = Field(default=None, ge=1, le=2**53, description="Test on this many images; None for all.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of every random stream of the run.")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
+    device: str = Field(
+        default="auto", max_length=100, description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Number format of the encoder's and projector's products: bfloat16 is faster where the processor "
@@ -425,7 +444,7 @@ class RunConfig(BaseModel):
     )
     batch_size: int = Field(default=128, ge=2, le=65_536, description="Images a step; each gives two views.")
     epochs: int | None = Field(
-        default=None, ge=0, description="Length of pre-training in epochs; None goes on until told to stop."
+        default=None, ge=0, le=2**53, description="Length of pre-training in epochs; None goes on until told to stop."
     )
     encoder: EncoderName = Field(default="small", description="Network that is trained to see.")
     stem: StemName = Field(
@@ -445,7 +464,7 @@ class RunConfig(BaseModel):
     )  # fmt: skip
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="Momentum of SGD.")
     spectrum_every: int | None = Field(
-        default=None, ge=1,
+        default=None, ge=1, le=2**53,
         description="Record the spectrum at every this many steps besides what a page asks for; None for each epoch.",
     )  # fmt: skip
     knobs: Knobs = Field(default_factory=Knobs, description="The knobs at step 0.")
@@ -462,7 +481,16 @@ def make_config(cls: type[RunConfig] = RunConfig, /, **fields: Any) -> RunConfig
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"The setting {where!r} cannot be {first['input']!r}: {first['msg']}.") from None
+        raise ConfigError(f"The setting {shown(where)} cannot be {shown(first['input'])}: {first['msg']}.") from None
+    return check_together(config)
+
+
+def check_together(config: RunConfig) -> RunConfig:
+    """The config itself, whose settings fit together.
+
+    Raises:
+        ConfigError: two of them do not.
+    """
     if config.probe_layers >= config.projector_layers:
         raise ConfigError(
             f"The setting 'probe_layers' cannot be {config.probe_layers}: the projector has "
@@ -600,8 +628,8 @@ def preset(name: str, *, dataset: str = "digits", knobs: Mapping[str, Any] | Non
         ConfigError: an unknown preset, data set or setting.
         KnobError: a knob of ``knobs`` is unknown or out of range.
     """
-    if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError(f"There is no preset {shown(name)}. The presets are: {', '.join(PRESETS)}.")
     row = PRESETS[name]
     info = dataset_info(dataset)
     start = Knobs().changed({**row.knobs, **(knobs or {})})
@@ -610,7 +638,8 @@ def preset(name: str, *, dataset: str = "digits", knobs: Mapping[str, Any] | Non
         # The engine, a page's kernel and a later test have other working directories.
         dataset = str(Path(dataset).absolute())
     # Where a 3x3 stem would keep a large image at its full size, a ResNet takes its usual one.
-    large = (fields.get("image_size") or info.image_size) >= LARGE_IMAGE
+    size = fields.get("image_size") or info.image_size
+    large = isinstance(size, int) and size >= LARGE_IMAGE
     defaults = {
         "encoder": info.encoder,
         "stem": "large-image" if large else info.stem,

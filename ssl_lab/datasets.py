@@ -7,13 +7,19 @@ memory as uint8: the trainer puts it on the device once and never waits for a lo
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import io
+import math
 import os
+import pickle
 import tempfile
+import threading
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,6 +43,21 @@ THREADS_FROM = 4096
 """Mean size of an image file, in bytes, from which several threads decode sooner than one. Below it they only
 take the interpreter's lock from one another: 32x32 JPEGs took 156 us each with two threads and 88 with one
 (n = 1000, two cores, Python 3.11, Pillow 13.0); the two met at about 3 kB."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+"""Kinds of images that are decoded, whatever a file is called."""
+MOST_PIXELS = 50_000_000
+"""Pixels of the largest photograph that is decoded, half as many of any other image: either takes up to 500 MB."""
+LONGEST_SIDE = 65_535
+"""Pixels of a side, as a JPEG can have them."""
+LARGE_PIXELS = 4_000_000
+"""Pixels from which images are decoded one at a time."""
+LARGEST_FILE = 200_000_000
+"""Bytes of the largest image file that is read; 50 million pixels without compression have 150 million."""
+MOST_SCANS = 100
+"""Scans of a JPEG; a progressive one has about ten."""
+
+_LARGE = threading.Lock()
 
 _Bytes = npt.NDArray[np.uint8]
 _T = TypeVar("_T")
@@ -163,10 +184,16 @@ def _load_cifar10(config: RunConfig) -> Dataset:
     from torchvision.datasets import CIFAR10
 
     def read(folder: Path) -> tuple[Split, Split, list[str]]:
-        sets = [CIFAR10(folder, train=train, download=True) for train in (True, False)]
-        # torchvision shows the file's (N, C, H, W) memory as (N, H, W, C); this shows it as it is.
-        train, test = (_split(s.data.transpose(0, 3, 1, 2), s.targets) for s in sets)
-        return train, test, list(sets[0].classes)
+        # torchvision fetches and checks; what is unpickled is the very bytes that were checked here.
+        fetcher = CIFAR10.__new__(CIFAR10)
+        fetcher.root = str(folder)
+        fetcher.download()
+        train, test = (
+            [_checked_pickle(inside / name, md5) for name, md5 in files]
+            for files in (CIFAR10.train_list, CIFAR10.test_list)
+        )
+        names = _checked_pickle(inside / CIFAR10.meta["filename"], CIFAR10.meta["md5"])[CIFAR10.meta["key"]]
+        return _cifar10_split(train), _cifar10_split(test), [str(name) for name in names]
 
     folder = _data_folder(config)
     inside = folder / CIFAR10.base_folder
@@ -185,6 +212,37 @@ def _load_cifar10(config: RunConfig) -> Dataset:
     return _dataset(source.info, train, train, test, classes)
 
 
+class _NumpyUnpickler(pickle.Unpickler):
+    """Takes numbers, texts and NumPy arrays out of a pickle, and nothing that could do more."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):
+            return codecs.encode
+        raise ValueError(f"expected NumPy arrays, found {module}.{name}")
+
+
+def _checked_pickle(path: Path, md5: str) -> Any:
+    """What a pickle of this checksum holds; one of another is never looked into.
+
+    Raises:
+        ValueError: the file is another one.
+        OSError: it is not there.
+    """
+    content = path.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise ValueError(f"{path} is not the file of the official page")
+    return _NumpyUnpickler(io.BytesIO(content), encoding="latin1").load()
+
+
+def _cifar10_split(batches: Sequence[dict[str, Any]]) -> Split:
+    images = np.vstack([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
+    return _split(images, [label for batch in batches for label in batch["labels"]])
+
+
 def _load_stl10(config: RunConfig) -> Dataset:
     from torchvision.datasets import STL10
 
@@ -192,12 +250,15 @@ def _load_stl10(config: RunConfig) -> Dataset:
     inside = folder / STL10.base_folder
 
     def read(folder: Path) -> tuple[Split, Split, list[str]]:
-        # This has torchvision fetch and check all files; of the large ones it would make two copies.
-        test_set = STL10(folder, split="test", download=True)
-        classes = list(getattr(test_set, "classes", [])) or list(_STL10_CLASSES)
-        test = _split(np.ascontiguousarray(test_set.data), test_set.labels)
+        # torchvision fetches all files; of the large ones it would make two copies.
+        fetcher = STL10.__new__(STL10)
+        fetcher.root = str(folder)
+        fetcher.download()
+        if not fetcher._check_integrity():
+            raise ValueError("a file is not the one of the official page")
+        test = _split(np.ascontiguousarray(_stl10_images(inside / "test_X.bin")), _stl10_labels(inside / "test_y.bin"))
         parts = [_stl10_images(inside / name) for name in ("train_X.bin", "unlabeled_X.bin")]
-        known = np.fromfile(inside / "train_y.bin", dtype=np.uint8).astype(np.int64) - 1
+        known, classes = _stl10_labels(inside / "train_y.bin"), _stl10_classes(inside / STL10.class_names_file)
         if len(known) != len(parts[0]):
             raise ValueError(f"{len(parts[0])} images and {len(known)} labels do not make a set")
         labels = np.concatenate([known, np.full(len(parts[1]), -1)])
@@ -220,8 +281,24 @@ def _load_stl10(config: RunConfig) -> Dataset:
 
 def _stl10_images(path: Path) -> _Bytes:
     """The images of a file (N, 3, 96, 96), in rows of pixels, none of it read yet: the file has columns."""
+    size = path.stat().st_size
+    if not size or size % (3 * 96 * 96):
+        raise ValueError(f"{path.name} should hold whole images of 27,648 bytes and has {size:,} bytes")
     mapped = np.memmap(path, dtype=np.uint8, mode="r")
     return mapped.reshape(-1, 3, 96, 96).swapaxes(2, 3)
+
+
+def _stl10_labels(path: Path) -> npt.NDArray[np.int64]:
+    return np.fromfile(path, dtype=np.uint8).astype(np.int64) - 1
+
+
+def _stl10_classes(path: Path) -> list[str]:
+    """The names that lie beside the images, if they are ten; nothing vouches for that file."""
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        names = file.read(1000).decode("ascii").split()
+        if len(names) == 10 and all(name.isprintable() for name in names):
+            return names
+    return list(_STL10_CLASSES)
 
 
 def _streamed(parts: Sequence[_Bytes], kept: npt.NDArray[np.int64]) -> _Bytes:
@@ -241,12 +318,16 @@ def _load_fashion_mnist(config: RunConfig) -> Dataset:
     from torchvision.datasets import FashionMNIST
 
     def read(folder: Path) -> tuple[Split, Split, list[str]]:
-        sets = [FashionMNIST(folder, train=train, download=True) for train in (True, False)]
-        train, test = (_split(s.data.numpy()[:, None], s.targets.numpy()) for s in sets)
+        # torchvision fetches; its own reader believes the files, and takes older pickles that lie beside them.
+        fetcher = FashionMNIST.__new__(FashionMNIST)
+        fetcher.root = str(folder)
+        fetcher.download()
+        parts = [_idx(inside / name.removesuffix(".gz")) for name, _ in FashionMNIST.resources]
+        train, test = (_idx_split(*parts[start : start + 2]) for start in (0, 2))
         return train, test, list(FashionMNIST.classes)
 
-    # torchvision reads the unpacked files without a checksum, so their sizes are all there is to go by.
-    folder = _data_folder(config) / "FashionMNIST" / "raw"
+    # There is no checksum of the unpacked files, so their sizes are all there is to go by.
+    folder = inside = _data_folder(config) / "FashionMNIST" / "raw"
     source = _Source(
         info=DATASETS["fashion-mnist"],
         page="https://github.com/zalandoresearch/fashion-mnist",
@@ -258,6 +339,26 @@ def _load_fashion_mnist(config: RunConfig) -> Dataset:
     train, test, classes = _fetched(source, read)
     train, test = _limited(train, config.train_limit), _limited(test, config.test_limit)
     return _dataset(source.info, train, train, test, classes)
+
+
+def _idx(path: Path) -> _Bytes:
+    """The bytes of an idx file in the shape that it says, once it has been held against the file's size.
+
+    Raises:
+        ValueError: it says something else than it holds.
+    """
+    if _is_broken(path, None):
+        raise ValueError(f"{path.name} does not hold what its first bytes say")
+    content = np.fromfile(path, dtype=np.uint8)
+    axes = int(content[3])
+    shape = content[4 : 4 + 4 * axes].view(">i4").astype(np.int64)
+    return content[4 + 4 * axes :].reshape(shape)
+
+
+def _idx_split(images: _Bytes, labels: _Bytes) -> Split:
+    if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.ndim != 1:
+        raise ValueError(f"images of 28x28 pixels and their labels have other shapes: {images.shape}, {labels.shape}")
+    return _split(images[:, None], labels)
 
 
 _STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -338,8 +439,14 @@ def _is_broken(path: Path, md5: str | None) -> bool:
             head = file.read(4)
             if len(head) < 4 or head[:3] != b"\0\0\x08":
                 return True
-            shape = np.frombuffer(file.read(4 * head[3]), dtype=">i4")
-        return len(shape) != head[3] or path.stat().st_size != 4 + 4 * head[3] + int(np.prod(shape, dtype=np.int64))
+            shape = np.frombuffer(file.read(4 * head[3]), dtype=">i4").tolist()
+        # In Python's numbers, which do not wrap around.
+        return (
+            len(shape) != head[3]
+            or not 1 <= len(shape) <= 4
+            or min(shape) < 0
+            or path.stat().st_size != 4 + 4 * head[3] + math.prod(shape)
+        )
     except (OSError, ValueError):
         return True
 
@@ -446,21 +553,67 @@ def _decode(path: str, size: int) -> _Bytes:
         DataError: not an image that Pillow can read, or a broken one.
     """
     try:
-        with Image.open(path) as opened:
-            image = _rgb(opened)
-        width, height = image.size
-        if (width, height) != (size, size):
-            # As torchvision's Resize and CenterCrop do it; Pillow's bilinear filter antialiases when it shrinks.
-            short = min(width, height)
-            width, height = max(size, size * width // short), max(size, size * height // short)
-            left, top = round((width - size) / 2), round((height - size) / 2)
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-            image = image.crop((left, top, left + size, top + size))
-        return np.asarray(image)
+        with _opened(path) as opened:
+            return _brought_to(_rgb(opened), size)
     except MemoryError:
         raise
     except Exception as error:  # a decoder may end in any error on broken bytes
         raise DataError(f"The image {path} cannot be read: {error}. Replace or delete it, and try again.") from error
+
+
+def _brought_to(image: Image.Image, size: int) -> _Bytes:
+    width, height = image.size
+    if (width, height) != (size, size):
+        # As torchvision's Resize and CenterCrop do it; Pillow's bilinear filter antialiases when it shrinks.
+        short = min(width, height)
+        width, height = max(size, size * width // short), max(size, size * height // short)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        if width * height > MOST_PIXELS:
+            raise ValueError(f"an image should not be as narrow as {image.width} x {image.height}")
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """An image that may be decoded: of a kind that folders hold, and not larger than pictures are.
+
+    Raises:
+        ValueError: it may not; the message says what was expected and what was found.
+    """
+    size = os.stat(path).st_size
+    if size > LARGEST_FILE:
+        raise ValueError(f"an image file should have at most {LARGEST_FILE / 1e6:,.0f} MB and has {size / 1e6:,.0f}")
+    with open(path, "rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    with warnings.catch_warnings():
+        # What is too large is refused below; of what is odd in a file nobody need be told who gets its picture.
+        warnings.simplefilter("ignore")
+        # Whatever the file's name says, Pillow would find out what it is, and start another program for some kinds.
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            pixels = image.width * image.height
+            photograph = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+            # What is no photograph is held several times over while it is brought to RGB.
+            most = MOST_PIXELS if photograph else MOST_PIXELS // 2
+            if not 0 < pixels <= most:
+                raise ValueError(
+                    f"an image should have at most {most / 1e6:,.0f} million pixels and says that it has "
+                    f"{image.width} x {image.height}"
+                )
+            if max(image.size) > LONGEST_SIDE:
+                # A row costs Pillow more than a pixel does.
+                raise ValueError(f"an image should not be as narrow as {image.width} x {image.height}")
+            # Each scan of a progressive JPEG goes over the whole picture, and may take three bytes.
+            scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+            if scans > MOST_SCANS:
+                raise ValueError(f"a JPEG should have at most {MOST_SCANS} scans and has {scans}")
+            # Pillow decodes it in Python, and for each byte may fill a row.
+            if image.format == "BMP" and image.info.get("compression") not in (None, 0, 3):
+                raise ValueError("a BMP should not be compressed and is; save it as PNG")
+            # One at a time, so that several threads take no more memory than one.
+            with _LARGE if pixels > LARGE_PIXELS else contextlib.nullcontext():
+                yield image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -471,7 +624,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         # Straight to RGB Pillow warns.
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    # Of an image that is RGB, converting would make a copy.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 # ---------------------------------------------------------------- the cache of decoded folders
@@ -505,12 +659,7 @@ def _cached(
         return make()
     file = folder / f"images-{key}-{fingerprint}.npz"
     try:
-        # Opened here, since NumPy leaves a broken archive open.
-        with file.open("rb") as opened, np.load(opened) as saved:
-            images = {split: saved[split] for split in counts}
-        shapes = {split: (count, 3, size, size) for split, count in counts.items()}
-        if all(images[s].shape == shapes[s] and images[s].dtype == np.uint8 for s in counts):
-            return images
+        return _read_cache(file, {split: (count, 3, size, size) for split, count in counts.items()})
     except Exception:  # a broken archive may end in any error; then it is made anew
         pass
     images = make()
@@ -522,6 +671,42 @@ def _cached(
         for old in folder.glob(f"images-{key}-*.npz"):
             if old != file:
                 old.unlink(missing_ok=True)
+    return images
+
+
+def _read_cache(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, _Bytes]:
+    """The arrays of these shapes in an uncompressed .npz; nothing is read, or memory taken, for any other.
+
+    Raises:
+        ValueError, OSError, zipfile.BadZipFile: it is another file.
+    """
+    wanted = {f"{split}.npy": shape for split, shape in shapes.items()}
+    if file.stat().st_size > sum(map(math.prod, wanted.values())) + 10_000:
+        raise ValueError("it is larger than its arrays")
+    with zipfile.ZipFile(file) as archive:
+        if sorted(archive.namelist()) != sorted(wanted):
+            raise ValueError("it holds other arrays")
+        images = {}
+        for entry in archive.infolist():
+            shape = wanted[entry.filename]
+            if entry.compress_type != zipfile.ZIP_STORED or not 0 < entry.file_size - math.prod(shape) < 1000:
+                raise ValueError("it is not as large as its array")
+            with archive.open(entry) as stream:
+                version = np.lib.format.read_magic(stream)
+                if version != (1, 0):
+                    raise ValueError("it is of another version")
+                found, in_columns, kind = np.lib.format.read_array_header_1_0(stream)
+                if found != shape or in_columns or kind != np.uint8:
+                    raise ValueError("it holds another array")
+                array = np.empty(shape, dtype=np.uint8)
+                place, flat = 0, array.reshape(-1)
+                # To the very end, where the checksum is looked at.
+                while chunk := stream.read(1 << 20):
+                    flat[place : place + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
+                    place += len(chunk)
+                if place != array.size:
+                    raise ValueError("it ends before its array")
+            images[entry.filename.removesuffix(".npy")] = array
     return images
 
 

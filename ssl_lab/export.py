@@ -23,7 +23,7 @@ import numpy as np
 
 from ssl_lab import __version__
 from ssl_lab.config import PRESETS, Knobs, RunConfig, preset
-from ssl_lab.errors import SSLLabError
+from ssl_lab.errors import SSLLabError, StoreError
 from ssl_lab.store import Event, RunStore
 
 KINDS: Mapping[str, str] = MappingProxyType(
@@ -405,6 +405,11 @@ def write(store: RunStore, kind: str, path: str | os.PathLike[str]) -> None:
         os.replace(temporary, path)
     except (OSError, sqlite3.Error) as error:
         raise SSLLabError(f"{path} could not be written: {error}.") from None
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        if isinstance(error, SSLLabError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise StoreError(f"{store.path} is broken: it cannot be written out as {kind} ({reason}).") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

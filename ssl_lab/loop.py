@@ -323,6 +323,10 @@ class _Loop:
         self._save()
         self.state = self._left()
         self._write_status()
+        if self.trainer.step_count < (last := self.store.last_step()):
+            # Left on the way back to the end of the record: the run is as long as that says.
+            metrics = self.store.metrics()
+            self.store.set_status(step=last, epoch=metrics.epoch if metrics else 0.0)
 
     def _ending(self) -> bool:
         return self.stop.is_set() or self.leaving
@@ -372,6 +376,8 @@ class _Loop:
             try:
                 record = self.trainer.step()
             except NonFiniteLossError as error:
+                # The weights are as before, and not all else: a network's running statistics have seen the batch.
+                self.unsound = True
                 self._fail(str(error), error)
                 return
             except Exception as error:
@@ -660,13 +666,15 @@ class _Loop:
         self._fail(str(error), error)
 
     def _write_status(self) -> None:
+        news: dict[str, Any] = {"step": self.trainer.step_count, "epoch": self.trainer.epoch}
+        if not self.recorded:
+            # While the record is gone through again, the rules stay those at its end.
+            news["knobs"] = self.trainer.knobs
         self.store.set_status(
             state=self.state,
             message=self.message,
-            step=self.trainer.step_count,
-            epoch=self.trainer.epoch,
-            knobs=self.trainer.knobs,
             steps_per_second=self.rate if self.state == "running" else 0.0,
+            **news,
         )
 
     def _record_spectrum(self) -> None:
@@ -838,6 +846,9 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
     """What a number of the run may depend on besides its config: versions, device, threads."""
     import platform
 
+    from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+
+    blas = [info for info in threadpool_info() if info["user_api"] == "blas" and "numpy" in info["filepath"]]
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -848,5 +859,7 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision).removeprefix("torch."),
         "arithmetic": ARITHMETIC,
         "capability": torch.backends.cpu.get_cpu_capability(),
+        # The last digits of a spectrum are those of numpy's decomposition, whose kernels go by the processor.
+        "blas": " ".join(sorted(f"{info['internal_api']} {info.get('architecture', '')}" for info in blas)),
     }
     return dict(json.loads(json.dumps(found)))

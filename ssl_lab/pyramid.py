@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_lab.errors import shown
+
 TABLE = """
 CREATE TABLE pyramid (
     curve INTEGER NOT NULL, level INTEGER NOT NULL, bucket INTEGER NOT NULL, low REAL NOT NULL, high REAL NOT NULL,
@@ -82,6 +84,9 @@ def read(rows: Rows, curve: str, last: int, points: int) -> Curve:
         curve: a name of ``CURVES``.
         last: the last step that is wanted.
         points: most points that are wanted, 4 or more.
+
+    Raises:
+        ValueError: something of it is no finite number.
     """
     source = CURVES[curve]
 
@@ -91,7 +96,7 @@ def read(rows: Rows, curve: str, last: int, points: int) -> Curve:
             "ORDER BY step",
             (first, end),
         )
-        return np.array(found, dtype=np.float64).reshape(-1, 2)
+        return _numbers(found, 2)
 
     if last <= points:
         table = recorded(1, last)
@@ -104,8 +109,9 @@ def read(rows: Rows, curve: str, last: int, points: int) -> Curve:
     size = 1 << (BITS * level)
     whole = last >> (BITS * level)
     for bucket, low, high in rows(
-        "SELECT bucket, low, high FROM pyramid WHERE curve = ? AND level = ? AND bucket < ? ORDER BY bucket",
-        (source.number, level, whole),
+        "SELECT bucket, low, high FROM pyramid WHERE curve = ? AND level = ? AND bucket BETWEEN 0 AND ? "
+        "ORDER BY bucket",
+        (source.number, level, whole - 1),
     ):
         found.append((bucket * size + (size + 1) / 2, low, high))
     # The stretch that is not whole is put together from finer ones.
@@ -123,8 +129,19 @@ def read(rows: Rows, curve: str, last: int, points: int) -> Curve:
         done = until << (BITS * finer)
     ends += [(value, value) for value in recorded(done + 1, last)[:, 1]]
     if ends:
+        _numbers(ends, 2)
         found.append(((begin + 1 + last) / 2, min(low for low, _ in ends), max(high for _, high in ends)))
-    return _polyline(np.array(found, dtype=np.float64).reshape(-1, 3), points)
+    return _polyline(_numbers(found, 3), points)
+
+
+def _numbers(rows: Sequence[Sequence[Any]], columns: int) -> NDArray[np.float64]:
+    """(rows, columns) of finite numbers; a file from elsewhere may hold anything."""
+    for row in rows:
+        for value in row:
+            # NumPy would take a text that looks like a number for one, and nothing for NaN.
+            if not isinstance(value, int | float) or not abs(value) < float("inf"):
+                raise ValueError(f"expected a finite number, found {shown(value)}")
+    return np.array(rows, dtype=np.float64).reshape(-1, columns)
 
 
 def _polyline(stretches: NDArray[np.float64], points: int) -> Curve:

@@ -71,7 +71,12 @@ class ReplayReport:
 
 
 # What of the fingerprint decides bits; the Python version and the name of a CPU's family do not.
-_DECIDES = ("ssl_lab", "torch", "device", "device_name", "machine", "threads", "capability", "precision", "arithmetic")
+_DECIDES = (
+    "ssl_lab", "torch", "device", "device_name", "machine", "threads", "capability", "blas", "precision", "arithmetic",
+)  # fmt: skip
+
+# What the first records do not say, and so may have been another one.
+_LATER = ("blas",)
 
 
 def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = None) -> ReplayReport:
@@ -97,10 +102,10 @@ def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = Non
     here = {"ssl_lab": __version__, **fingerprint(trainer)}
     # A run that was woken on another machine, or forked there, was made on more than one.
     elsewhere = {
-        name: (made[name], here[name])
+        name: (made.get(name, "not on record"), here[name])
         for made in store.fingerprints()
         for name in _DECIDES
-        if name in made and name in here and made[name] != here[name]
+        if name in here and (name in made or name in _LATER) and made.get(name) != here[name]
     }
     altered = store.altered_event()
     events = store.events()

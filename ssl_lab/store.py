@@ -21,17 +21,40 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ssl_lab import __version__, keep, pyramid
 from ssl_lab.atomic import CANNOT_WRITE, cannot_write, sync_folder
-from ssl_lab.config import Knobs, RunConfig
-from ssl_lab.database import connect, transaction
-from ssl_lab.errors import RunExistsError, RunMissingError, SSLLabError
+from ssl_lab.config import Knobs, RunConfig, check_together
+from ssl_lab.database import (
+    PAGE_OPERATIONS,
+    Budget,
+    check_shape,
+    connect,
+    points_elsewhere,
+    scan_operations,
+    told,
+    transaction,
+)
+from ssl_lab.errors import ConfigError, RunExistsError, RunMissingError, SSLLabError, StoreError, shown
+from ssl_lab.foreign import (
+    NUMBER,
+    SHARE,
+    SHORT_WORDS,
+    STEP,
+    Finite,
+    ShortWords,
+    Step,
+    Turned,
+    Words,
+    from_json,
+    understood,
+)
 from ssl_lab.mirror import Mirror, writable
 from ssl_lab.seat import Seat, taken
 from ssl_lab.spectrum import Spectrum
@@ -97,27 +120,27 @@ class Status:
 
     state: RunState
     """queued, loading, running, paused, done, failed, or asleep (on disk only, can be woken)."""
-    message: str
+    message: Words
     """Why it is so, for a person; empty if there is nothing to say."""
-    step: int
+    step: Step
     """Steps done."""
-    epoch: float
+    epoch: Finite
     """Passes over the training images done."""
     knobs: Knobs
     """The rules the driver steps by now."""
-    speed: float | None
+    speed: Finite | None
     """Limit in steps per second; None for as fast as it goes."""
-    steps_per_second: float
+    steps_per_second: Finite
     """Measured over the last seconds; 0 when it stands."""
-    host: str | None
+    host: ShortWords | None
     """Machine of the driver."""
-    pid: int | None
+    pid: Annotated[int, Field(ge=1, lt=2**31, strict=True)] | None
     """Process of the driver; None if nobody drives."""
-    owner: str | None
+    owner: ShortWords | None
     """Kind of driver: ``train``, ``engine`` or ``notebook``."""
-    heartbeat: float
+    heartbeat: Finite
     """When the driver last wrote, seconds since the epoch."""
-    viewer: float
+    viewer: Finite
     """When a page last looked, seconds since the epoch; 0 for never."""
 
 
@@ -125,13 +148,13 @@ class Status:
 class Parent:
     """Where a fork comes from."""
 
-    name: str
+    name: ShortWords
     """The run that it was forked from."""
-    id: str
+    id: ShortWords
     """That run's id, should another one have its name by now."""
-    step: int
+    step: Step
     """Steps that both have in common."""
-    events: int
+    events: Step
     """Knob events that both have in common."""
 
 
@@ -139,7 +162,34 @@ _STATUS = tuple(field.name for field in fields(Status))
 
 # A file from elsewhere may hold anything in any column.
 _STATUS_TYPE = TypeAdapter(Status)
-_NUMBER, _STEP, _KNOBS_TURNED = TypeAdapter(float), TypeAdapter(int), TypeAdapter(dict[str, bool | int | float | str])
+
+_Scalar = bool | int | Finite | Words | None
+_Made = Annotated[list[dict[ShortWords, _Scalar]], Field(max_length=10_000)]
+_ENTRIES: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
+    {
+        "schema": TypeAdapter(int),
+        "id": SHORT_WORDS,
+        "name": SHORT_WORDS,
+        "created": NUMBER,
+        "config": TypeAdapter(dict[str, Any]),
+        "ssl_lab": SHORT_WORDS,
+        "fingerprints": TypeAdapter(_Made),
+        "parent": TypeAdapter(Parent),
+        "seal": TypeAdapter(dict[Literal["count", "digest"], Step | ShortWords]),
+        "schedule": TypeAdapter(list[tuple[Step, Turned]]),
+        "planned_done": STEP,
+        "goal": STEP,
+        "probed": STEP,
+        "study": TypeAdapter(dict[ShortWords, _Scalar]),
+    }
+)
+"""What the entries of ``meta`` hold that are there in a run's file, whoever writes them."""
+
+BLOCK = 64
+"""Rows that are fetched before they are weighed."""
+
+HEAVIEST = 64_000_000
+"""Bytes of text and blobs that a query may give at once; all knob events of the longest run are far less."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +219,9 @@ class Event:
         )
 
 
+_EVENTS_TYPE: TypeAdapter[Any] = TypeAdapter(list[tuple[Step, Step, Finite, Turned, Turned, ShortWords, ShortWords]])
+
+
 def event_digest(previous: str, step: int, changes: Mapping[str, Any], before: Mapping[str, Any], origin: str) -> str:
     """The digest of an event that follows one with the digest ``previous`` (empty for the first)."""
     text = json.dumps([previous, step, dict(changes), dict(before), origin], sort_keys=True)
@@ -196,6 +249,16 @@ class Command:
     """Steps done when it was answered."""
 
 
+_COMMAND = tuple(field.name for field in fields(Command))
+_COMMAND_TYPE: TypeAdapter[Any] = TypeAdapter(
+    tuple[Step, ShortWords, dict[str, Any], ShortWords, Literal["waiting", "done", "refused"], Words, Step | None]
+)
+"""Whether there is such a kind, and what a payload means, is for whoever obeys."""
+
+MOST_COMMANDS = 10_000
+"""Commands that are read at once; the others are when these are answered."""
+
+
 @dataclass(frozen=True)
 class SpectrumRecord:
     """A spectrum at a step, as it is kept (float32 on disk)."""
@@ -217,6 +280,9 @@ class Metrics:
     penalty: float
 
 
+_RESERVED = re.compile(r"engine\.(sqlite|log|seat).*", re.IGNORECASE)
+"""Files of the engine in the results folder."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -224,12 +290,15 @@ def check_name(name: str) -> str:
     """A run's name is also its folder's.
 
     Raises:
-        SSLLabError: something else than letters, digits, ``.``, ``_`` and ``-``.
+        SSLLabError: something else than letters, digits, ``.``, ``_`` and ``-``, or the name of an engine's file.
     """
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise SSLLabError(
-            f"A run cannot be called {name!r}: use 1 to 100 letters, digits, '.', '_', '-', a letter or digit first."
+            f"A run cannot be called {shown(name)}: use 1 to 100 letters, digits, '.', '_', '-', a letter or digit "
+            "first."
         )
+    if _RESERVED.fullmatch(name):
+        raise SSLLabError(f"A run cannot be called {name!r}: that is a file of the engine.")
     return name
 
 
@@ -253,6 +322,7 @@ class RunStore:
         self._mirror: Mirror | None = None
         self._seat: Seat | None = None
         self._inode: tuple[int, int] | None = None
+        self._budget = Budget(connection)
 
     # ------------------------------------------------------------ making and opening
 
@@ -361,7 +431,8 @@ class RunStore:
 
         Raises:
             RunMissingError: there is no such file.
-            SSLLabError: the file is no run, or was written by a newer version.
+            StoreError: the file is no run, or is broken.
+            SSLLabError: it cannot be read, or was written by a newer version.
         """
         path = Path(path)
         path = path / FILE_NAME if path.is_dir() else path
@@ -376,20 +447,47 @@ class RunStore:
                 mirror.close()
                 raise SSLLabError(f"{path} cannot be read: {error}.") from None
         else:
-            connection = connect(path, readonly=readonly)
+            if points_elsewhere(path):
+                raise StoreError(
+                    f"{path} is broken: expected a journal of its own beside it, found one that names another file."
+                )
+            with told(path):
+                connection = connect(path, readonly=readonly)
         store = cls(path, connection, readonly=readonly)
         store._mirror = mirror
         try:
             # In WAL mode NORMAL loses nothing when the process dies, only the last moments when the machine does.
-            connection.execute("PRAGMA synchronous = NORMAL")
-            schema = store.meta("schema")
-        except (sqlite3.DatabaseError, ValueError) as error:
+            store._rows("PRAGMA synchronous = NORMAL")
+            store._check_tables()
+        except BaseException:
             store.close()
-            raise SSLLabError(f"{path} is not a run's file, or is broken: {error}.") from None
-        if schema != SCHEMA:
-            store.close()
-            raise SSLLabError(f"{path} was written by another version of ssl-lab (format {schema}, here {SCHEMA}).")
+            raise
         return store
+
+    def _check_tables(self) -> None:
+        """The file is one of this version, and has what it writes and nothing else.
+
+        Raises:
+            SSLLabError: it is not.
+        """
+        with self._lock, told(self.path), self._budget.given(PAGE_OPERATIONS / 10):
+            # A file may ask for any number of pages to be held in memory.
+            self._connection.execute("PRAGMA cache_size = -2000")
+            ((encoding,),) = self._connection.execute("PRAGMA encoding").fetchall()
+            if encoding != "UTF-8":
+                raise StoreError(f"{self.path} is broken: expected text in UTF-8, found it in {encoding}.")
+            if self._connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone() is None:
+                raise StoreError(f"{self.path} is not a run's file: expected a table 'meta', found none.")
+        schema = self.meta("schema")
+        if schema != SCHEMA:
+            raise SSLLabError(
+                f"{self.path} was written by another version of ssl-lab (format {shown(schema)}, here {SCHEMA})."
+            )
+        with self._lock, told(self.path), self._budget.given(PAGE_OPERATIONS / 10):
+            try:
+                check_shape(self._connection, _TABLES + pyramid.TABLE)
+            except StoreError as error:
+                raise StoreError(f"{self.path} is not a run's file, or is broken: {error}.") from None
 
     def refresh(self) -> None:
         """Looks again at a file that is written elsewhere; nothing to do for one that this machine shares."""
@@ -401,8 +499,9 @@ class RunStore:
                 if new is not None:
                     connection = connect(new, immutable=True)
                     self._connection.close()
-                    self._connection = connection
+                    self._connection, self._budget = connection, Budget(connection)
                     self._mirror.forget_old()
+                    self._check_tables()
             except (OSError, sqlite3.Error) as error:
                 raise SSLLabError(f"{self.path} cannot be read any more: {error}.") from None
 
@@ -427,9 +526,33 @@ class RunStore:
         """The run's folder, where its weights and figures go."""
         return self.path.parent
 
-    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._connection.execute(query, values).fetchall()
+    def _rows(
+        self, query: str, values: Sequence[Any] = (), operations: float = PAGE_OPERATIONS
+    ) -> list[tuple[Any, ...]]:
+        """All that is read of the file goes through here: what is broken is said to be, and too much is not read.
+
+        Raises:
+            StoreError: the file is broken.
+            sqlite3.OperationalError: the file is in use by somebody else, or the disk fails.
+        """
+        found: list[tuple[Any, ...]] = []
+        weight = 0
+        with self._lock, told(self.path), self._budget.given(operations):
+            cursor = self._connection.execute(query, values)
+            while block := cursor.fetchmany(BLOCK):
+                found += block
+                weight += sum(len(value) for row in block for value in row if isinstance(value, str | bytes))
+                if weight > HEAVIEST:
+                    raise StoreError(
+                        f"{self.path} is broken: expected at most {HEAVIEST:,} bytes of rows, found more than that."
+                    )
+                if len(block) < BLOCK:
+                    break
+        return found
+
+    def _scan(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query that goes through all steps."""
+        return self._rows(query, (), scan_operations(self.path))
 
     @contextmanager
     def _one_moment(self) -> Iterator[None]:
@@ -469,7 +592,14 @@ class RunStore:
     def meta(self, key: str) -> Any:
         """One entry of what is known of the run: ``name``, ``created``, ``config``, ``fingerprint``, ...; or None."""
         rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
-        return json.loads(rows[0][0]) if rows else None
+        if not rows:
+            return None
+        with understood(self.path, f"entry {key!r}"):
+            said = from_json(rows[0][0])
+            if key in _ENTRIES and said is not None:
+                # Held against what it should be, and given as it is.
+                _ENTRIES[key].validate_python(said)
+            return said
 
     def set_meta(self, key: str, value: Any) -> None:
         """Keeps one entry (anything JSON holds)."""
@@ -480,7 +610,14 @@ class RunStore:
     def name(self) -> str:
         """The run's name: its folder's, under which it is found, or what a file from elsewhere says."""
         folder = self.path.parent.name
-        return folder if self.path.name == FILE_NAME and _NAME.fullmatch(folder) else str(self.meta("name"))
+        if self.path.name == FILE_NAME and _NAME.fullmatch(folder):
+            return folder
+        said = self.meta("name")
+        # It becomes the name of a file when the run is written out, and of a run that is forked from it.
+        with understood(self.path, "name"):
+            if not isinstance(said, str) or not _NAME.fullmatch(said):
+                raise ValueError(f"expected 1 to 100 letters, digits, '.', '_', '-', found {shown(said)}")
+        return said
 
     def config(self) -> RunConfig:
         """The run's configuration.
@@ -489,15 +626,23 @@ class RunStore:
             SSLLabError: what stands there is none.
         """
         try:
-            return RunConfig.model_validate_json(json.dumps(self.meta("config")))
+            return check_together(RunConfig.model_validate_json(json.dumps(self.meta("config"))))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "all of it"
-            raise SSLLabError(f"The config in {self.path} cannot be read: {where}: {first['msg']}.") from None
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part)[:40] for part in first["loc"][:4]) or "all of it"
+            raise StoreError(
+                f"The config in {self.path} cannot be read: {where}: {first['msg']}, found {shown(first['input'])}."
+            ) from None
+        except ConfigError as error:
+            raise StoreError(f"The config in {self.path} cannot be read: {error}") from None
 
     def fingerprints(self) -> list[dict[str, Any]]:
         """On what the numbers were made, first to last: ``step`` from which on, versions, device, threads."""
-        return list(self.meta("fingerprints") or [])
+        made = list(self.meta("fingerprints") or [])
+        with understood(self.path, "entry 'fingerprints'"):
+            for one in made:
+                STEP.validate_python(one.get("step"))
+        return made
 
     def note_fingerprint(self, step: int, found: Mapping[str, Any]) -> None:
         """Says on what the numbers after ``step`` are made, if it is something else than before."""
@@ -558,9 +703,11 @@ class RunStore:
 
         def fill(db: sqlite3.Connection) -> None:
             way = "immutable=1" if self._mirror is not None else "mode=ro"
-            db.execute("ATTACH ? AS parent", (f"{Path(source).as_uri()}?{way}",))
-            with transaction(db):
+            with told(self.path):
+                db.execute("ATTACH ? AS parent", (f"{Path(source).as_uri()}?{way}",))
+            with told(self.path), transaction(db), Budget(db).given(2 * scan_operations(self.path)):
                 _copy_record(db, step, seen)
+                _check_copied(db, self.path)
                 # Of those on which the parent went on after this moment, the fork knows nothing.
                 made = [f for i, f in enumerate(self.fingerprints()) if i == 0 or f["step"] < step]
                 meta = {"parent": asdict(origin), "fingerprints": made}
@@ -588,34 +735,40 @@ class RunStore:
         """
         copy = connect(path)
         try:
-            with self._lock:
-                self._connection.backup(copy)
-            # No file beside it, and none needed to read it.
-            copy.execute("PRAGMA journal_mode = DELETE")
-            with transaction(copy) as db:
-                db.execute(
-                    "UPDATE status SET state = 'asleep', message = '' WHERE state NOT IN ('done', 'failed', 'asleep')"
-                )
-                db.execute(
-                    "UPDATE status SET host = NULL, pid = NULL, owner = NULL, speed = NULL, steps_per_second = 0, "
-                    "viewer = 0"
-                )
-                db.execute("DELETE FROM commands")
-                db.execute("DELETE FROM meta WHERE key = 'keeper'")
-                ((config,),) = db.execute("SELECT value FROM meta WHERE key = 'config'")
-                config = json.dumps({**json.loads(config), "data_dir": None})
-                db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (config,))
-            # What was deleted is still in the file's pages until it is written anew.
-            copy.execute("VACUUM")
+            with told(self.path), Budget(copy).given(4 * scan_operations(self.path)):
+                self._copy_into(copy)
         finally:
             copy.close()
 
+    def _copy_into(self, copy: sqlite3.Connection) -> None:
+        with self._lock:
+            self._connection.backup(copy)
+        # No file beside it, and none needed to read it.
+        copy.execute("PRAGMA journal_mode = DELETE")
+        with transaction(copy) as db:
+            db.execute(
+                "UPDATE status SET state = 'asleep', message = '' WHERE state NOT IN ('done', 'failed', 'asleep')"
+            )
+            db.execute(
+                "UPDATE status SET host = NULL, pid = NULL, owner = NULL, speed = NULL, steps_per_second = 0, "
+                "viewer = 0"
+            )
+            db.execute("DELETE FROM commands")
+            db.execute("DELETE FROM meta WHERE key = 'keeper'")
+            with understood(self.path, "config"):
+                config = json.dumps({**self.meta("config"), "data_dir": None})
+            db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (config,))
+        # What was deleted is still in the file's pages until it is written anew.
+        copy.execute("VACUUM")
+
     def status(self) -> Status:
         """What the driver last said."""
-        with self._whole("status"):
-            row = self._rows(f"SELECT {', '.join(_STATUS)} FROM status")[0]
-            said = dict(zip(_STATUS, row, strict=True))
-            return _STATUS_TYPE.validate_python({**said, "knobs": Knobs.model_validate_json(said["knobs"])})
+        rows = self._rows(f"SELECT {', '.join(_STATUS)} FROM status LIMIT 2")
+        with understood(self.path, "status"):
+            if len(rows) != 1:
+                raise ValueError(f"expected one row, found {len(rows) or 'none'}{' or more' * (len(rows) > 1)}")
+            said = dict(zip(_STATUS, rows[0], strict=True))
+            return _STATUS_TYPE.validate_python({**said, "knobs": Knobs.model_validate(from_json(said["knobs"]))})
 
     def set_status(self, **news: Any) -> None:
         """Writes fields of :class:`Status`, and the heartbeat."""
@@ -729,7 +882,10 @@ class RunStore:
 
     def command(self, number: int) -> Command:
         """The command of this number, with its answer."""
-        return self._commands("id = ?", (number,))[0]
+        found = self._commands("id = ?", (number,))
+        if not found:
+            raise StoreError(f"{self.path} is broken: expected the command {number}, found none.")
+        return found[0]
 
     def refused(self, after: int = 0) -> list[Command]:
         """Commands with a higher number than ``after`` that were refused."""
@@ -737,9 +893,10 @@ class RunStore:
 
     def _commands(self, where: str, values: Sequence[Any] = ()) -> list[Command]:
         rows = self._rows(
-            f"SELECT id, kind, payload, origin, state, answer, step FROM commands WHERE {where} ORDER BY id", values
+            f"SELECT {', '.join(_COMMAND)} FROM commands WHERE {where} ORDER BY id LIMIT {MOST_COMMANDS}", values
         )
-        return [Command(r[0], r[1], json.loads(r[2]), r[3], r[4], r[5], r[6]) for r in rows]
+        with understood(self.path, "list of commands"):
+            return [Command(*_COMMAND_TYPE.validate_python((*r[:2], from_json(r[2]), *r[3:]))) for r in rows]
 
     def answer(self, command: Command, step: int, refused: str = "") -> None:
         """The driver's word: done, or refused and why."""
@@ -772,15 +929,10 @@ class RunStore:
             "WHERE number > ? AND step <= ? ORDER BY number",
             (after, 2**62 if until is None else until),
         )
-        with self._whole("list of knob events"):
-            return [
-                Event(
-                    _STEP.validate_python(r[0]), _STEP.validate_python(r[1]), _NUMBER.validate_python(r[2]),
-                    _KNOBS_TURNED.validate_python(json.loads(r[3])), _KNOBS_TURNED.validate_python(json.loads(r[4])),
-                    str(r[5]), str(r[6]),
-                )
-                for r in rows
-            ]  # fmt: skip
+        with understood(self.path, "list of knob events"):
+            # All at once: a run of a class may have thousands.
+            read = [(*r[:3], from_json(r[3]), from_json(r[4]), *r[5:]) for r in rows]
+            return [Event(*event) for event in _EVENTS_TYPE.validate_python(read)]
 
     def altered_event(self) -> int | None:
         """Number of the first event that is not as it was logged, or is missing; None if all are as they were."""
@@ -791,7 +943,7 @@ class RunStore:
             digest = event_digest(digest, event.step, event.changes, event.before, event.origin)
             if event.number != number or event.digest != digest:
                 return number
-        if (seal["count"], seal["digest"]) != (len(events), digest):
+        if (seal.get("count"), seal.get("digest")) != (len(events), digest):
             return len(events) + 1
         return None
 
@@ -839,11 +991,16 @@ class RunStore:
 
     def last_step(self) -> int:
         """The last step with metrics; 0 if there is none."""
-        return int(self._rows("SELECT coalesce(max(step), 0) FROM metrics")[0][0])
+        return self._end("max")
 
     def first_step(self) -> int:
         """The first step with metrics; 0 if there is none, 1 if the run was recorded from its beginning."""
-        return int(self._rows("SELECT coalesce(min(step), 0) FROM metrics")[0][0])
+        return self._end("min")
+
+    def _end(self, which: str) -> int:
+        rows = self._rows(f"SELECT coalesce({which}(step), 0) FROM metrics")
+        with understood(self.path, "metrics"):
+            return STEP.validate_python(rows[0][0])
 
     def metrics(self, upto: int | None = None) -> Metrics | None:
         """The metrics of the latest step, or of the latest up to ``upto``."""
@@ -851,30 +1008,38 @@ class RunStore:
             "SELECT step, epoch, loss, penalty FROM metrics WHERE step <= ? ORDER BY step DESC LIMIT 1",
             (2**62 if upto is None else upto,),
         )
-        with self._whole("metrics"):
+        with understood(self.path, "metrics"):
             return (
-                Metrics(_STEP.validate_python(rows[0][0]), *map(_NUMBER.validate_python, rows[0][1:])) if rows else None
+                Metrics(STEP.validate_python(rows[0][0]), *map(NUMBER.validate_python, rows[0][1:])) if rows else None
             )
 
     def losses(self) -> NDArray[np.float64]:
         """Losses of all steps (steps,), for comparing runs."""
-        return np.array([row[0] for row in self._rows("SELECT loss FROM metrics ORDER BY step")])
+        return self.recorded_losses()[1]
 
     def recorded_losses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(steps, losses) of all that is recorded."""
-        rows = self._rows("SELECT step, loss FROM metrics ORDER BY step")
-        return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows])
+        rows = self._scan("SELECT step, loss FROM metrics ORDER BY step")
+        with understood(self.path, "metrics"):
+            _check_numbers(rows)
+            return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], np.float64)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query on the run's file, a thousand at a time: for exports, however long the run is."""
+        """The rows of a query for numbers, some at a time: for exports, however long the run is.
+
+        Raises:
+            StoreError: the file is broken, or something is no number.
+        """
         cursor = self._connection.cursor()
-        with self._lock:
+        left, block = scan_operations(self.path), [()]
+        with self._lock, told(self.path), self._budget.given(left):
             cursor.execute(query, values)
-        while True:
-            with self._lock:
-                block = cursor.fetchmany(1000)
-            if not block:
-                return
+        while block:
+            with self._lock, told(self.path), self._budget.given(left):
+                block = cursor.fetchmany(BLOCK)
+                left = self._budget.left
+            with understood(self.path, "record"):
+                _check_numbers(block)
             yield from block
 
     def curve(self, name: str, upto: int | None = None, points: int = 400) -> pyramid.Curve:
@@ -883,20 +1048,25 @@ class RunStore:
         At most about ``points`` of each, up to step ``upto``; costs what it gives, not what is stored.
         """
         last = self.last_step()
-        with self._whole("metrics"):
+        with understood(self.path, f"curve {name!r}"):
             return pyramid.read(self._rows, name, last if upto is None else min(upto, last), points)
 
     def spectra(self, numbers: Sequence[int] | None = None) -> list[SpectrumRecord]:
         """Spectra by their place in the file, or all of them, in the order of steps."""
         where = "" if numbers is None else f" WHERE number IN ({','.join('?' * len(numbers))})"
-        with self._whole("spectra"):
-            rows = self._rows(f"{_SPECTRA}{where} ORDER BY step", list(numbers or ()))
-            return [_spectrum_record(row) for row in rows]
+        query = f"{_SPECTRA}{where} ORDER BY step"
+        rows = self._scan(query) if numbers is None else self._rows(query, list(numbers))
+        with understood(self.path, "spectra"):
+            found = [_spectrum_record(row) for row in rows]
+            sizes = sorted({len(record.spectrum.f_eigenvalues) for record in found})
+            if len(sizes) > 1:
+                raise ValueError(f"expected as many eigenvalues in each, found {sizes[0]} and {sizes[-1]}")
+            return found
 
     def newest_spectrum(self, upto: int | None = None) -> SpectrumRecord | None:
         """The spectrum of the latest step that has one, or of the latest up to ``upto``."""
         rows = self._rows(f"{_SPECTRA} WHERE step <= ? ORDER BY step DESC LIMIT 1", (2**62 if upto is None else upto,))
-        with self._whole("spectra"):
+        with understood(self.path, "spectra"):
             return _spectrum_record(rows[0]) if rows else None
 
     def newest_evaluation(self, kind: str, upto: int | None = None) -> tuple[int, float] | None:
@@ -905,18 +1075,8 @@ class RunStore:
             "SELECT step, value FROM evaluations WHERE kind = ? AND step <= ? ORDER BY step DESC LIMIT 1",
             (kind, 2**62 if upto is None else upto),
         )
-        with self._whole("evaluations"):
-            return (int(rows[0][0]), float(rows[0][1])) if rows else None
-
-    @contextmanager
-    def _whole(self, what: str) -> Iterator[None]:
-        """What cannot be understood is said to be broken."""
-        try:
-            yield
-        except (ValueError, TypeError, IndexError) as error:
-            # pydantic's words are a page long.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SSLLabError(f"{self.path} is broken: its {what} cannot be read ({reason}).") from None
+        with understood(self.path, "evaluations"):
+            return (STEP.validate_python(rows[0][0]), SHARE.validate_python(rows[0][1])) if rows else None
 
 
 _SPECTRA = "SELECT number, step, epoch, f, wp, alignment, diagonal, asymmetry, effective_rank FROM spectra"
@@ -945,20 +1105,64 @@ def _copy_record(db: sqlite3.Connection, step: int, events: int) -> None:
             pyramid.grow(db, curve, step, step)
 
 
+def _check_numbers(rows: Sequence[tuple[Any, ...]]) -> None:
+    for row in rows:
+        for value in row:
+            if value is not None and (not isinstance(value, int | float) or not abs(value) < float("inf")):
+                raise ValueError(f"expected a number, found {shown(value)}")
+
+
+_CHECKS: Mapping[str, str] = MappingProxyType(
+    {
+        "metrics": "step < 1 OR typeof(epoch) != 'real' OR typeof(loss) != 'real' OR typeof(penalty) != 'real' "
+        "OR max(abs(epoch), abs(loss), abs(penalty)) >= 9e999",
+        "spectra": "step < 0 OR typeof(epoch) != 'real' OR typeof(f) != 'blob' OR typeof(wp) != 'blob' "
+        "OR typeof(alignment) != 'blob' OR typeof(diagonal) != 'blob' OR typeof(asymmetry) != 'real' "
+        "OR typeof(effective_rank) != 'real' OR typeof(aligned) != 'integer'",
+        "evaluations": "typeof(step) != 'integer' OR typeof(kind) != 'text' OR typeof(value) != 'real' "
+        "OR value NOT BETWEEN 0 AND 1",
+        "pyramid": "typeof(curve) != 'integer' OR typeof(level) != 'integer' OR typeof(bucket) != 'integer' "
+        "OR typeof(low) != 'real' OR typeof(high) != 'real'",
+    }
+)
+"""What no row of a table is."""
+
+
+def _check_copied(db: sqlite3.Connection, source: Path) -> None:
+    """What a fork takes over of a file from elsewhere is as this version writes it."""
+    for table, wrong in _CHECKS.items():
+        if db.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchone() is not None:
+            raise StoreError(f"{source} is broken: expected numbers in its {table}, found something else.")
+
+
+MOST_EIGENVALUES = 4096
+"""Of the largest projector."""
+
+
 def _spectrum_record(row: tuple[Any, ...]) -> SpectrumRecord:
+    for blob in row[3:7]:
+        if not isinstance(blob, bytes) or len(blob) != len(row[3]) or len(blob) % 4 or not blob:
+            raise ValueError(
+                f"expected four curves of as many 4-byte numbers, found "
+                f"{', '.join(f'{len(b)} bytes' if isinstance(b, bytes) else shown(b) for b in row[3:7])}"
+            )
+    if len(row[3]) > 4 * MOST_EIGENVALUES:
+        raise ValueError(f"expected at most {MOST_EIGENVALUES} eigenvalues, found {len(row[3]) // 4}")
     parts = [np.frombuffer(blob, dtype="<f4").astype(np.float64) for blob in row[3:7]]
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ValueError("expected finite eigenvalues, found infinite ones or none")
     f, wp, alignment, diagonal = parts
     return SpectrumRecord(
-        _STEP.validate_python(row[0]),
-        _STEP.validate_python(row[1]),
-        _NUMBER.validate_python(row[2]),
+        STEP.validate_python(row[0]),
+        STEP.validate_python(row[1]),
+        NUMBER.validate_python(row[2]),
         Spectrum(
             f_eigenvalues=f,
             wp_eigenvalues=wp,
             alignment=alignment,
             wp_diagonal=diagonal,
-            asymmetry=_NUMBER.validate_python(row[7]),
-            effective_rank=_NUMBER.validate_python(row[8]),
+            asymmetry=NUMBER.validate_python(row[7]),
+            effective_rank=NUMBER.validate_python(row[8]),
         ),
     )
 
@@ -973,6 +1177,8 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    except OverflowError:
+        return False
     try:
         # A process that ended and whose parent has not asked for it yet still has its number.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -1002,11 +1208,13 @@ def summary(store: RunStore) -> RunSummary:
     """A run's line of the list."""
     knn, probe = store.newest_evaluation("knn"), store.newest_evaluation("probe")
     status = store.status()
+    with understood(store.path, "date and id"):
+        created, id_ = NUMBER.validate_python(store.meta("created")), SHORT_WORDS.validate_python(store.meta("id"))
     if status.state in LIVE_STATES and not store.driven():
         status = replace(status, state="asleep", steps_per_second=0.0)
     return RunSummary(
-        store.name, store.config(), status, float(store.meta("created")), knn[1] if knn else None,
-        probe[1] if probe else None, store.parent, str(store.meta("id")),
+        store.name, store.config(), status, created, knn[1] if knn else None,
+        probe[1] if probe else None, store.parent, id_,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from ssl_lab.config import SET_MODES, Knobs, NormMode, PredictorMode, RunConfig,
 from ssl_lab.cores import usable_cores
 from ssl_lab.datasets import Dataset, load_dataset
 from ssl_lab.diagnostics import decompose
-from ssl_lab.errors import ConfigError, NonFiniteLossError, SSLLabError
+from ssl_lab.errors import ConfigError, NonFiniteLossError, SSLLabError, shown
 from ssl_lab.graphs import StepGraphs
 from ssl_lab.memory import keep_freed_memory
 from ssl_lab.networks import build_network, stack_views
@@ -60,10 +61,12 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise ValueError("a run is made on cpu, cuda or cuda:N")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"The device {name!r} cannot be used here: {reason}. Try auto or cpu.") from None
+        raise ConfigError(f"The device {shown(name)} cannot be used here: {reason}. Try auto or cpu.") from None
     return device
 
 
@@ -357,17 +360,19 @@ class Trainer:
         moments = correlations(f, z, centred=path.centred)
         if self._exact:
             self._check_finite(float(total.detach()), float(moments.trace()), self._knobs)
+        with torch.no_grad():
+            if not path.first:
+                moments = (self._moments * self._rates.rho).addcmul_(moments, self._rates.fresh)
+            # Before anything is changed: of an F that cannot be decomposed nothing is to be seen in the weights.
+            wp = self._predictor_of(moments, path) if path.sets_predictor else None
         self._update_weights(total, path)
         with torch.no_grad():
             if path.symmetry == "hard" and path.trains_predictor:
                 self.predictor.symmetrise()
             self._update_target(path)
-            if path.first:
-                self._moments.copy_(moments)
-            else:
-                self._moments.mul_(self._rates.rho).addcmul_(moments, self._rates.fresh)
-            if path.sets_predictor:
-                self._set_predictor(path)
+            self._moments.copy_(moments)
+            if wp is not None:
+                self.predictor.set_matrix(wp)
 
     def _products(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == torch.float32:
@@ -394,25 +399,26 @@ class Trainer:
             # Its running statistics are then what a pass of its own gives: the online network's.
             torch._foreach_copy_(list(self.target.buffers()), list(self.online.buffers()))
 
-    def _set_predictor(self, path: _Path) -> None:
-        eps = self._rates.eps
+    def _predictor_of(self, moments: Tensor, path: _Path) -> Tensor:
+        """Wp (d, d) as the mode sets it from F and E[f z^T], both in ``moments`` (d, 2 d)."""
+        eps, dim = self._rates.eps, len(moments)
+        correlation = moments[:, :dim]
         if path.predictor == "optimal":
-            wp = optimal(self.correlation, self.cross)
-        elif path.predictor == "directcopy":
-            wp = directcopy(self.correlation, eps, path.norm, by_products=not self._exact)
-        elif self._exact:
-            wp = self._exact_directpred(eps)
-        else:
-            wp = directpred_by_products(self.correlation, eps)
-        self.predictor.set_matrix(wp)
+            return optimal(correlation, moments[:, dim:].T)
+        if path.predictor == "directcopy":
+            return directcopy(correlation, eps, path.norm, by_products=not self._exact)
+        if self._exact:
+            return self._exact_directpred(correlation, eps)
+        return directpred_by_products(correlation, eps)
 
-    def _exact_directpred(self, eps: Tensor) -> Tensor:
+    def _exact_directpred(self, correlation: Tensor, eps: Tensor) -> Tensor:
         try:
-            return directpred(self.correlation, eps)
+            return directpred(correlation, eps)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise NonFiniteLossError(
-                f"F is not finite at step {self._step + 1}: the network has diverged. A learning rate that is too "
-                f"high is the usual reason (lr {self._knobs.lr:g}): start again with a lower one."
+                f"F cannot be decomposed at step {self._step + 1}: the network has diverged; the step was not applied. "
+                f"A learning rate that is too high is the usual reason (lr {self._knobs.lr:g}): start again with a "
+                "lower one."
             ) from None
 
     def _check_finite(self, loss: float, trace: float, k: Knobs) -> None:
@@ -514,9 +520,9 @@ class Trainer:
         """Takes over a state from :meth:`state_dict`, all of it or nothing.
 
         Raises:
-            SSLLabError: a tensor is missing, unknown or of another shape (named), or a counter is broken.
+            SSLLabError: a tensor is missing, unknown, or of another shape or kind (named), or a counter is broken.
         """
-        counters: Mapping[str, Any] = state["counters"]
+        counters = _checked_counters(state["counters"])
         if self.config.encoder == "small" and counters.get("arithmetic", 1) < 2:
             raise SSLLabError(
                 "The saved state is of an earlier version of ssl-lab, whose small encoder had its features in another "
@@ -530,14 +536,14 @@ class Trainer:
         for name, tensor in tensors.items():
             expected = here.get(name)
             if expected is None:
-                raise SSLLabError(f"The saved state does not fit this run: {name!r} has no place in it.")
-            if tuple(tensor.shape) != tuple(expected.shape):
+                raise SSLLabError(f"The saved state does not fit this run: {shown(name)} has no place in it.")
+            if tuple(tensor.shape) != tuple(expected.shape) or tensor.dtype != expected.dtype:
                 raise SSLLabError(
-                    f"The saved state does not fit this run: {name!r} should be {tuple(expected.shape)} and is "
-                    f"{tuple(tensor.shape)}."
+                    f"The saved state does not fit this run: {name!r} should be {tuple(expected.shape)} of "
+                    f"{_kind(expected)} and is {tuple(tensor.shape)} of {_kind(tensor)}."
                 )
         knobs = Knobs().changed(counters["knobs"])
-        step = int(counters["step"])
+        step = counters["step"]
         with self.lock:
             self._take_over(here, tensors, counters, knobs, step)
 
@@ -551,12 +557,46 @@ class Trainer:
     ) -> None:
         for name, tensor in here.items():
             tensor.copy_(tensors[name])
-        self.predictor.mode, self.predictor.holds_mlp = knobs.predictor, bool(counters["holds_mlp"])
+        self.predictor.mode, self.predictor.holds_mlp = knobs.predictor, counters["holds_mlp"]
         self._knobs, self._step = knobs, step
-        self._has_correlation = bool(counters["has_correlation"])
+        self._has_correlation = counters["has_correlation"]
         # Of a state from before this was kept: the target's own pass is right in any case.
-        self._target_is_online = bool(counters.get("target_is_online", False))
+        self._target_is_online = counters["target_is_online"]
         self._rates.take(knobs)
+
+
+_COUNTERS: Mapping[str, tuple[type, Any]] = MappingProxyType(
+    {
+        "step": (int, None),
+        "has_correlation": (bool, None),
+        "holds_mlp": (bool, None),
+        "knobs": (dict, None),
+        # Of a state from before these were kept.
+        "target_is_online": (bool, False),
+        "arithmetic": (int, 1),
+    }
+)
+"""What a state has to say besides its tensors: its kind, and what it is where nothing is said."""
+
+
+def _checked_counters(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The counters of a saved state, each of its kind.
+
+    Raises:
+        SSLLabError: one is missing or something else; the message says what was expected and what was found.
+    """
+    counters = {name: said.get(name, usual) for name, (_, usual) in _COUNTERS.items()}
+    for name, (kind, _) in _COUNTERS.items():
+        value: Any = counters[name]
+        right = isinstance(value, bool) if kind is bool else isinstance(value, kind) and not isinstance(value, bool)
+        if not right or (isinstance(value, int) and not 0 <= value <= 2**53):
+            words = {int: "a whole number from 0 on", bool: "true or false", dict: "the knobs and their values"}[kind]
+            raise SSLLabError(f"The saved state is broken: its {name!r} should be {words} and is {shown(value)}.")
+    return counters
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _keep_to_usable_cores() -> None:

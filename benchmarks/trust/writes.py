@@ -302,9 +302,11 @@ def records(count: int, folder: Path, fault: str = "") -> Verdict:
 
 def _whole_deeds(store: RunStore) -> int | None:
     """How many were done, if each was done whole; else None."""
-    if [row[0] for row in store.rows("PRAGMA integrity_check")] != ["ok"]:
-        return None
-    steps, events, commands = store.last_step(), store.events(), list(store.rows("SELECT state FROM commands"))
+    with contextlib.closing(sqlite3.connect(store.path)) as db:
+        if db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+            return None
+        commands = db.execute("SELECT state FROM commands").fetchall()
+    steps, events = store.last_step(), store.events()
     count = len(events)
     whole = (
         steps == 10 * count

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from ssl_lab.errors import StoreError
+from ssl_lab.foreign import NUMBER, SHARE, from_json, understood
 from ssl_lab.reproduce.rows import ROWS, Job
 from ssl_lab.reproduce.study import COST, PROBED, SUPERVISED, look
 from ssl_lab.store import SpectrumRecord, open_run
@@ -52,16 +53,25 @@ def read_outcome(job: Job, folder: Path) -> Outcome | None:
     if not look(job, folder).done:
         return None
     if ROWS[job.row].kind == "supervised":
-        said = json.loads((folder / job.name / SUPERVISED).read_text())
-        return Outcome(job=job, probe=100 * said["accuracy"], cost={"seconds": said["seconds"]})
+        path = folder / job.name / SUPERVISED
+        with understood(path, "result"):
+            if path.stat().st_size > 100_000:
+                raise ValueError(f"expected a few numbers, found {path.stat().st_size:,} bytes")
+            said = from_json(path.read_text(encoding="utf-8"))
+            probe, seconds = SHARE.validate_python(said["accuracy"]), NUMBER.validate_python(said["seconds"])
+        return Outcome(job=job, probe=100 * probe, cost={"seconds": seconds})
     with open_run(job.name, folder, readonly=True) as store:
 
         def accuracy(kind: str) -> float | None:
             found = store.newest_evaluation(kind)
             return None if found is None else 100 * found[1]
 
-        seed_probe = accuracy("probe")
-        assert seed_probe is not None
+        seed_probe, cost = accuracy("probe"), store.meta(COST) or {}
+        if seed_probe is None:
+            raise StoreError(f"{store.path} is broken: expected the accuracy of a probe, found none.")
+        with understood(store.path, "cost"):
+            for name in ("seconds", "images"):
+                NUMBER.validate_python(cost.get(name, 0))
         return Outcome(
             job=job,
             probe=seed_probe,
@@ -69,7 +79,7 @@ def read_outcome(job: Job, folder: Path) -> Outcome | None:
             authors_best=accuracy("authors-best"),
             reused=accuracy("reused"),
             spectra=[r for r in store.spectra() if abs(r.epoch - round(r.epoch)) < 1e-9],
-            cost=store.meta(COST) or {},
+            cost=cost,
             probe_epochs=int(store.meta(PROBED)),
         )
 

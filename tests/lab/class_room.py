@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,5 +69,6 @@ def say(widget: Any, content: Any, buffers: Any = ()) -> None:
 
 def trace(store: RunStore) -> list[Any]:
     """All that somebody who steers leaves in a run's file."""
-    commands = list(store.rows("SELECT id, kind, payload, origin, state FROM commands ORDER BY id"))
+    with contextlib.closing(sqlite3.connect(store.path)) as db:
+        commands = db.execute("SELECT id, kind, payload, origin, state FROM commands ORDER BY id").fetchall()
     return [commands, store.events(), store.status().speed, store.status().viewer]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +159,26 @@ def test_links() -> None:
         with pytest.raises(SSLLabError, match="no step"):
             linked_step({"step": text}, 9)
     assert linked_names({"compare": "a,b,,a"}, "compare") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["x"], {"a": 1}, 1.5, float("nan"), True, "a\0b", "\ud800", "x" * 10**6, "9" * 10**5, 10**400, "²", "\u202e"],
+)
+def test_a_page_may_send_anything_in_a_link(value: Any) -> None:
+    usual = preset("directpred")
+    for name in ("preset", "dataset", "seed", "knobs"):
+        with pytest.raises(SSLLabError) as caught:
+            linked_config({name: value}, usual)
+        assert len(str(caught.value)) < 1000
+    with pytest.raises(SSLLabError):
+        linked_step({"step": value}, 9)
+    if not isinstance(value, str) or not value.isprintable() or len(value) > 2000:
+        with pytest.raises(SSLLabError):
+            linked_names({"compare": value}, "compare")
+    # Digits of another script are none of a seed's.
+    with pytest.raises(SSLLabError, match="seed"):
+        linked_config({"seed": "٣"}, usual)
 
 
 def _keys(listed: list[tuple[int, Entry]]) -> list[tuple[int, str]]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import io
 import os
 import pickle
+import struct
+import subprocess
 import tarfile
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -622,6 +627,179 @@ def test_a_full_disk_leaves_no_half_written_cache(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(np, "savez", full)
     load(tmp_path / "set")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def a_bomb(file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("train", "test"):
+            body = io.BytesIO()
+            np.save(body, np.zeros((2, 3, 32, 32), dtype=np.uint8))
+            archive.writestr(f"{name}.npy", body.getvalue())
+
+
+def a_pickle(file: Path) -> None:
+    with file.open("wb") as stream:
+        np.savez(stream, train=np.array([Payload()], dtype=object), test=np.zeros((2, 3, 32, 32), dtype=np.uint8))
+
+
+def a_head_that_lies(file: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"(2, 3, 32, 32)", b"(9, 9, 99, 99)"))
+
+
+@pytest.mark.parametrize("damage", [a_bomb, a_pickle, a_head_that_lies])
+def test_a_crafted_cache_is_not_read(
+    tmp_path: Path, decodes: list[str], damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWNED", str(tmp_path / "owned"))
+    write_folder(tmp_path / "set", {"a": 1, "b": 1})
+    first = load(tmp_path / "set")
+    (file,) = (tmp_path / "cache").iterdir()
+    damage(file)
+    assert torch.equal(load(tmp_path / "set").train.images, first.train.images)
+    assert len(decodes) == 8
+    assert not (tmp_path / "owned").exists()
+
+
+# ---------------------------------------------------------------- what a stranger made
+
+
+class Payload:
+    """Unpickling it makes a folder."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (os.environ["OWNED"],)
+
+
+def put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("archive", [None, "broken", "another"])
+def test_no_pickle_is_looked_into_that_is_not_of_the_official_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: str | None
+) -> None:
+    monkeypatch.setenv("OWNED", str(tmp_path / "owned"))
+    evil = pickle.dumps({"data": Payload(), "labels": []}, protocol=2)
+    names = [name for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list)]
+    for name in (*names, CIFAR10.meta["filename"]):
+        put(tmp_path / "data" / CIFAR10.base_folder / name, evil)
+    if archive == "broken":
+        put(tmp_path / "data" / CIFAR10.filename, b"\x1f\x8b half")
+    if archive == "another":
+        with tarfile.open(tmp_path / "data" / CIFAR10.filename, "w:gz") as tar:
+            for path in ("../outside", str(tmp_path / "outside"), f"{CIFAR10.base_folder}/data_batch_1"):
+                entry = tarfile.TarInfo(path)
+                entry.size = len(evil)
+                tar.addfile(entry, io.BytesIO(evil))
+    with pytest.raises(DataError, match="data_batch_1"):
+        load("cifar10")
+    assert not (tmp_path / "owned").exists()
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_pickle_of_the_right_checksum_may_hold_arrays_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWNED", str(tmp_path / "owned"))
+    write_cifar10(tmp_path, monkeypatch)
+    batch = tmp_path / "cifar-10-batches-py" / "test_batch"
+    batch.write_bytes(pickle.dumps({"data": Payload(), "labels": [1]}, protocol=2))
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(batch)]])
+    with pytest.raises(DataError, match="expected NumPy arrays"):
+        load("cifar10", data_dir=str(tmp_path))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_pickles_that_torchvision_once_wrote_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWNED", str(tmp_path / "owned"))
+    train, _ = write_fashion_mnist(tmp_path, monkeypatch)
+    for name in ("training.pt", "test.pt"):
+        put(tmp_path / "FashionMNIST" / "processed" / name, pickle.dumps(Payload()))
+    assert np.array_equal(load("fashion-mnist", data_dir=str(tmp_path)).train.images[:, 0], train)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        bytes([0, 0, 8, 3]) + np.array([2**31 - 1, 28, 28], dtype=">i4").tobytes(),
+        # Whose product wraps around to nothing.
+        bytes([0, 0, 8, 4]) + np.array([2**16] * 4, dtype=">i4").tobytes(),
+        bytes([0, 0, 8, 3]) + np.array([-30, -28, 28], dtype=">i4").tobytes(),
+        bytes([0, 0, 8, 255]),
+        bytes([0, 0, 14, 3]) + np.array([30, 28, 28], dtype=">i4").tobytes(),
+    ],
+)
+def test_an_idx_file_that_lies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    write_fashion_mnist(tmp_path, monkeypatch)
+    load("fashion-mnist", data_dir=str(tmp_path))
+    file = tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(head + file.read_bytes()[16:])
+    with pytest.raises(DataError, match="train-images-idx3-ubyte is broken"):
+        load("fashion-mnist", data_dir=str(tmp_path))
+
+
+def test_names_of_classes_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stl10(tmp_path, monkeypatch)
+    for content in (b"\xff" * 20, b"x\n" * 10**6, b"a\nb"):
+        put(tmp_path / "stl10_binary" / "class_names.txt", content)
+        assert load("stl10", data_dir=str(tmp_path), train_limit=10).classes[0] == "airplane"
+
+
+def png(width: int, height: int, rows: bytes) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def eps(_: Path) -> bytes:
+    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(owned) (w) file closefile\nshowpage\n"
+
+
+def gif(folder: Path) -> bytes:
+    Image.new("RGB", (9, 9)).save(folder / "x.gif")
+    return (folder / "x.gif").read_bytes()
+
+
+def many_scans(folder: Path) -> bytes:
+    Image.fromarray(noise(40, 40, 3)).save(folder / "x.jpg", progressive=True)
+    data = (folder / "x.jpg").read_bytes()
+    return data[:-2] + data[data.index(b"\xff\xda") : -2] * 500
+
+
+def packed_bmp(folder: Path) -> bytes:
+    Image.new("L", (9, 9)).save(folder / "x.bmp")
+    data = bytearray((folder / "x.bmp").read_bytes())
+    data[30] = 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (eps, "cannot identify"),
+        (gif, "cannot identify"),
+        (lambda _: png(9_000, 9_000, b"\0"), "at most 25 million pixels and says that it has 9000 x 9000"),
+        (lambda _: png(1, 2_000_000, b"\0" * 8_000_000), "as narrow as 1 x 2000000"),
+        (many_scans, "at most 100 scans"),
+        (packed_bmp, "should not be compressed"),
+    ],
+)
+def test_an_image_that_is_no_picture_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Callable[[Path], bytes], words: str
+) -> None:
+    """Whatever it is called; some kinds would start another program, others take all memory."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("another program was started"))
+    write_folder(tmp_path / "set", {"a": 1})
+    file = tmp_path / "set" / "train" / "a" / "00.png"
+    file.write_bytes(content(tmp_path))
+    with pytest.raises(DataError, match=words) as caught:
+        load(tmp_path / "set")
+    assert str(file) in str(caught.value)
 
 
 def test_images_are_brought_to_another_size() -> None:

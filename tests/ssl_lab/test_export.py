@@ -196,7 +196,7 @@ def test_nothing_in_a_file_from_elsewhere_is_run(tmp_path: Path) -> None:
     with RunStore.create("run", small_config(), tmp_path) as store:
         store.add_metrics([Metrics(1, 0.1, -1.0, 0.0)])
         store.set_meta("name", evil)
-        store.set_meta("fingerprints", [{"step": evil, "torch": evil, "device": evil}, {"threads": evil}])
+        store.set_meta("fingerprints", [{"step": 0, "torch": evil, "device": evil}, {"step": 1, "threads": evil}])
         config = {**json.loads(store.config().model_dump_json()), "preset": evil, "data_dir": evil}
         store.set_meta("config", config)
         assert runpy.run_path(str(_written(store, tmp_path)))["config"] == store.config()
