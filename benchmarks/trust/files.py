@@ -160,11 +160,12 @@ def work(name: str, first: int, count: int, folder: Path, faults: bool) -> None:
         print(json.dumps({"begin": number, "words": words}), file=say)
         guard.seen.clear()
         guard.on = True
-        _clock(0.5 if faults else SECONDS)
+        planted = FAULTS[number % len(FAULTS)] if faults else ""
+        _clock(0.5 if planted == "hang" else SECONDS)
         begun, wrong, refused = time.process_time(), "", ""
         try:
-            if faults:
-                _faulty(loader, FAULTS[number % len(FAULTS)], folder)
+            if planted:
+                _faulty(loader, planted, folder)
             else:
                 loader.read()
         except SSLLabError as error:
@@ -267,6 +268,8 @@ def _lines(name: str, first: int, count: int, folder: Path, faults: bool) -> Ite
         finally:
             process.kill()
             process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
     if begun >= 0:
         ways = {-signal.SIGPROF: f"took more than {SECONDS:g} s", -signal.SIGALRM: "stood still"}
         way = ways.get(code) or f"ended the process ({code}): {log.read_text(errors='replace')[-300:]}"
