@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -153,7 +154,8 @@ def _plausible(chance: random.Random, widget: Any) -> dict[str, Any]:
 def _trace(store: RunStore) -> list[Any]:
     """What whoever steers leaves in a run's file."""
     status = store.status()
-    commands = list(store.rows("SELECT id, time, kind, payload, origin, state FROM commands ORDER BY id"))
+    with contextlib.closing(sqlite3.connect(store.path)) as db:
+        commands = db.execute("SELECT id, time, kind, payload, origin, state FROM commands ORDER BY id").fetchall()
     return [commands, store.events(), status.state, status.speed, status.viewer, status.step, store.meta(KEEPER)]
 
 
