@@ -30,6 +30,7 @@ from lab.exports import ExportBox
 from lab.files import Files
 from lab.hosts import EngineHost, Host, KernelHost
 from lab.links import linked_config, linked_names, linked_step
+from lab.locks import lock_kernel
 from lab.marks import mark_width, marks, rows
 from lab.pace import tick_here
 from lab.panels import all_panels
@@ -127,6 +128,7 @@ class Bench:
         folder = results_dir(results)
         # To look at a file, nothing need be made in the folder of runs.
         looking = run is not None and (os.sep in run or run.endswith(".sqlite"))
+        lock_kernel()
         self._host: Host = EngineHost(folder, lazily=looking) if trainer is None else KernelHost(trainer, folder)
         self._resources = ExitStack()
         self._config = self._default(preset, dataset) if trainer is None else trainer.config
@@ -166,7 +168,9 @@ class Bench:
         self._build()
         self.browser.observe(self._on_query, names="query")
         self.browser.on_msg(self._on_key)
-        self.publisher = Publisher(self.browser, self._tick, self.present, tick_pause=tick_here())
+        self.publisher = Publisher(
+            self.browser, self._tick, self.present, tick_pause=lambda: tick_here(self._host.pages())
+        )
         self.timeline.observe(lambda _: self.publisher.poke(), names="step")
         self.timeline.on_msg(self._on_timeline)
         # What is ticked when it comes to be done counts: it is written here too.

@@ -39,7 +39,7 @@ class Publisher:
         tick: does what was asked and, if it is to draw, writes what changed; says whether there was a new picture.
         present: called about every two seconds while a page is there, hidden or not.
         clock: seconds.
-        tick_pause: least seconds from picture to picture.
+        tick_pause: least seconds from picture to picture, or what says them.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Publisher:
         tick: _Page,
         present: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        tick_pause: float = TICK,
+        tick_pause: float | Callable[[], float] = TICK,
     ) -> None:
         self._browser, self._tick, self._present, self._clock = browser, tick, present, clock
         self.soon: float | None = None

@@ -72,6 +72,8 @@ class EngineDesk:
     def __init__(self, results: Path) -> None:
         results.mkdir(parents=True, exist_ok=True)
         self.results = results
+        self.visitors = 0
+        """Pages that were open when one of this desk's last said that it is."""
         self._lock = threading.RLock()
         self._seat: sqlite3.Connection | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -112,7 +114,9 @@ class EngineDesk:
             db.execute("DELETE FROM visitors WHERE time < ?", (now - VISITOR_SILENCE,))
             here = db.execute("SELECT 1 FROM visitors WHERE id = ?", (visitor,)).fetchone()
             count = db.execute("SELECT count(*) FROM visitors").fetchone()[0]
+            self.visitors = count + (here is None)
             if here is None and most is not None and count >= most:
+                self.visitors = count
                 return False
             db.execute("INSERT OR REPLACE INTO visitors VALUES (?, ?)", (visitor, now))
         return True
