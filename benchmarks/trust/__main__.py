@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.machine import about
 from benchmarks.trust.case import Case, Verdict
 
-MODULES: Sequence[str] = ()
+MODULES: Sequence[str] = ("visitors", "crowd")
 """Modules of this package that hold ``CASES``, in the order in which they run."""
 
 HEAD = "| test | tried | failed | planted fault | besides |\n| --- | --- | --- | --- | --- |"
