@@ -210,12 +210,8 @@ class Visitor:
         self._socket = await channel(self.at, self.kernel, self.cookie, self._session)
         states: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks.append(asyncio.create_task(self._listen(states)))
-        control = uuid.uuid4().hex
         await self.say("kernel_info_request", {})
-        await self.say(
-            "comm_open", {"comm_id": control, "target_name": "jupyter.widget.control", "data": {}},
-            metadata={"version": "1.0.0"},
-        )  # fmt: skip
+        control = await self.control()
         await self.say("comm_msg", {"comm_id": control, "data": {"method": "request_states"}})
         await asyncio.wait_for(states, seconds)
         await self.say("comm_close", {"comm_id": control, "data": {}})
@@ -224,6 +220,15 @@ class Visitor:
         await self.set(eyes, {"painted": 0, "query": {}})
         await self.set(eyes, {"alive": 1, **look})
         self._tasks.append(asyncio.create_task(self._beat(eyes, look)))
+
+    async def control(self) -> str:
+        """Opens the comm by which a page asks for all widgets."""
+        comm = uuid.uuid4().hex
+        await self.say(
+            "comm_open", {"comm_id": comm, "target_name": "jupyter.widget.control", "data": {}},
+            metadata={"version": "1.0.0"},
+        )  # fmt: skip
+        return comm
 
     async def say(self, kind: str, content: Mapping[str, Any], **more: Any) -> None:
         """Sends a message."""

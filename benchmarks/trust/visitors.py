@@ -271,10 +271,10 @@ async def _hostile(at: Served, witness: Path, count: int, verdict: Verdict) -> N
     if page.first_picture is None:
         verdict.failures.append("the page showed no picture before anything was sent")
     kernel = max(at.kernels(), key=lambda pid: _owns(pid, page))
+    control = await page.control()
     # Once everything was there once: what is compiled or cached then stays.
     await _say_everything(at, page.kernel, cookie, witness, verdict)
     await _open_comms(at, page.kernel, cookie, 100, verdict)
-    widgets = len(page.models)
     before = {"kernel": memory(kernel), "server": memory(at.pid)}
     await _open_comms(at, page.kernel, cookie, count, verdict)
     await asyncio.sleep(2.0)
@@ -291,11 +291,12 @@ async def _hostile(at: Served, witness: Path, count: int, verdict: Verdict) -> N
     await page.press("Step")
     if not await _soon(lambda: page.pictures > pictures, 60.0):
         verdict.failures.append("the page draws no more")
-    again = Visitor(at, cookie, kernel=page.kernel)
-    await again.connect(60)
-    if len(again.models) > widgets:
-        verdict.failures.append(f"{len(again.models) - widgets} widgets were made by messages")
-    await again.close()
+    known, page.models = page.models, {}
+    await page.say("comm_msg", {"comm_id": control, "data": {"method": "request_states"}})
+    if not await _soon(lambda: page.models, 60.0):
+        verdict.failures.append("the page is not told of its widgets any more")
+    if made := set(page.models) - set(known):
+        verdict.failures.append(f"{len(made)} widgets were made by messages")
     await page.close()
 
 
