@@ -122,6 +122,8 @@ class Files(anywidget.AnyWidget):
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
+        # The trait is there for the page to read, and a page may write it.
+        self._most = int(self.most_bytes)
         self.rate: float = 600_000
         self.clock: Callable[[], float] = time.monotonic
         self.poke: Callable[[], None] = lambda: None
@@ -298,8 +300,8 @@ class Files(anywidget.AnyWidget):
             return
         if not isinstance(name, str) or not size:
             self._refuse(number, "There is nothing in it.")
-        elif size > self.most_bytes:
-            self._refuse(number, f"It is too large: at most {self.most_bytes / 1e6:,.0f} MB are taken.")
+        elif size > self._most:
+            self._refuse(number, f"It is too large: at most {self._most / 1e6:,.0f} MB are taken.")
         else:
             plain = "".join(c for c in name.replace("\\", "/").rsplit("/", 1)[-1] if c.isprintable())[-200:]
             try:

@@ -206,14 +206,16 @@ def _raw(*parts: str | bytes) -> bytes:
     return b"".join([n.to_bytes(8, "little") for n in (len(offsets), *offsets)] + texts)
 
 
-async def _say_everything(at: Served, kernel: str, cookie: str, witness: Path, verdict: Verdict) -> None:
-    """Every message in every framing, on a socket of each protocol."""
+async def _say_everything(
+    at: Served, kernel: str, cookie: str, witness: Path, verdict: Verdict, patience: float = 3.0
+) -> None:
+    """Every message in every framing, on a socket of each protocol; ends when code has run."""
     ways = {name: _Attacker(at, kernel, cookie, said) for name, said in (("v1", [PROTOCOL]), ("legacy", []))}
     arrived = 0
     for number, (_, way, said) in enumerate(_messages(witness)):
         if number == len(CHANNELS):
             # All that asks for code to be run in so many words has been said: a kernel takes a moment.
-            await _soon(witness.exists, 3.0)
+            await _soon(witness.exists, patience)
         if witness.exists():
             return
         for frame in _frames(said, way):
@@ -319,7 +321,7 @@ def hostile_fault(folder: Path) -> Verdict:
             cookie = await cookie_of(at)
             _, _, body = await get(at, "/voila/render/01-bench.ipynb", cookie)
             kernel = body.decode().partition('"kernelId": "')[2].partition('"')[0]
-            await _say_everything(at, kernel, cookie, witness, verdict)
+            await _say_everything(at, kernel, cookie, witness, verdict, patience=40.0)
 
         asyncio.run(attack())
     if witness.exists():
