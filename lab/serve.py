@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import tornado.ioloop
+import tornado.web
 from tornado.httpserver import HTTPServer
 from traitlets.config import Config
 from voila.app import Voila
@@ -247,6 +248,7 @@ class _Server(Voila):  # type: ignore[misc]
             "assets": create_include_assets_functions(TEMPLATE, self.base_url),
             "default_handler_class": NotFound,
             "websocket_max_message_size": LARGEST,
+            "log_function": _log_request,
         }
 
     def init_handlers(self) -> list[Any]:
@@ -332,6 +334,12 @@ def _token(ip: str, token: str | None) -> str:
     if token and len(token) < SHORTEST_TOKEN:
         raise SSLLabError(f"A token of {len(token)} characters is soon guessed: give at least {SHORTEST_TOKEN}.")
     return token
+
+
+def _log_request(handler: tornado.web.RequestHandler) -> None:
+    """A full house is no trouble of the server, and says so at every page that waits for a place."""
+    if handler.get_status() >= 500 and handler.get_status() != 503:
+        logging.getLogger("tornado.access").error("%d %s", handler.get_status(), handler.request.path)
 
 
 def _front(folder: Path, notebook: str | None) -> str | None:
