@@ -261,7 +261,7 @@ class Channels(VoilaKernelWebsocketHandler):  # type: ignore[misc]
             await asyncio.sleep(heard.wait)
         if heard.message is None:
             self._refused += 1
-            log.warning("A message of a page does not go through: %s", heard.why_not)
+            log.info("A message of a page does not go through: %s", heard.why_not)
             if self._refused > MOST_REFUSED:
                 self.close(TOO_MUCH, "Too many messages that a page does not send")
             return

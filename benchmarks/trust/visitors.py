@@ -211,13 +211,12 @@ async def _say_everything(
 ) -> None:
     """Every message in every framing, on a socket of each protocol; ends when code has run."""
     ways = {name: _Attacker(at, kernel, cookie, said) for name, said in (("v1", [PROTOCOL]), ("legacy", []))}
-    arrived = 0
-    for number, (_, way, said) in enumerate(_messages(witness)):
-        if number == len(CHANNELS):
-            # All that asks for code to be run in so many words has been said: a kernel takes a moment.
-            await _soon(witness.exists, patience)
-        if witness.exists():
-            return
+    # The plainest first, and by itself: what comes after brings a server down that is not guarded.
+    verdict.tried += 1
+    arrived = int(await ways["v1"].send(v1_frame(next(_messages(witness))[2])))
+    if await _soon(witness.exists, patience):
+        return
+    for _, way, said in _messages(witness):
         for frame in _frames(said, way):
             for attacker in ways.values():
                 verdict.tried += 1
@@ -352,16 +351,25 @@ VALUES: Sequence[Any] = (
 )  # fmt: skip
 """What traits are set to: of other kinds, out of range, or very large."""
 
+TURNED = (
+    "FloatSliderModel", "FloatLogSliderModel", "BoundedFloatTextModel", "DropdownModel", "CheckboxModel",
+    "IntSliderModel",
+)  # fmt: skip
+"""What a page turns a knob with."""
+
 TRAITS = ("value", "min", "max", "step", "index", "step", "lower", "upper", "ticked", "most_bytes", "visible")
 
 
-async def _turn_everything(at: Served, count: int, verdict: Verdict) -> None:
+async def _turn_everything(at: Served, results: Path, count: int, verdict: Verdict) -> None:
     draw = random.Random(SEED)
     page = await Visitor.open(at, await cookie_of(at), seconds=90)
     await page.until_picture(90)
     models = [name for name, model in page.models.items() if model["model_name"] not in ("LayoutModel",)]
-    turning = [name for name in models if {"value", "index"} & set(page.models[name]["state"])]
+    turning = [name for name in models if page.models[name]["model_name"] in TURNED]
     await page.press("Run")
+    # The engine has to be there: what is turned before it comes is answered when nobody looks any more.
+    if not await _soon(lambda: _stepped(results / page.run), 120.0):
+        verdict.failures.append("the run took no step")
     for number in range(count):
         # Three of four where something is turned: knobs, lists, sliders with other bounds than they had.
         model = draw.choice(turning if draw.random() < 0.75 else models)
@@ -369,7 +377,9 @@ async def _turn_everything(at: Served, count: int, verdict: Verdict) -> None:
         names = [name for name in TRAITS if name in state] or sorted(state)
         chosen = {name: draw.choice(VALUES) for name in draw.sample(names, min(len(names), draw.randint(1, 3)))}
         if "value" in state and isinstance(state["value"], float) and draw.random() < 0.5:
-            chosen = {"min": -1e12, "max": 1e12, "value": draw.choice((-7.5, 1e11, 42.0, -1e-9))}
+            wide = {"min": -1e12, "max": 1e12, "value": draw.choice((-7.5, 1e11, 42.0, -1e-9))}
+            # Now and then one that may be, so that some are seen to arrive.
+            chosen = {"value": draw.uniform(0.1, 0.9)} if draw.random() < 0.3 else wide
         verdict.tried += 1
         if page.closed.is_set():
             verdict.failures.append(f"the page lost its kernel at message {number}: {page.trouble}")
@@ -378,8 +388,24 @@ async def _turn_everything(at: Served, count: int, verdict: Verdict) -> None:
         if number % 50 == 49:
             await page.press("Run")
             await asyncio.sleep(0.2)
+    # What was sent is taken from the page one by one, and answered at steps.
     await asyncio.sleep(3.0)
+    await _soon(lambda: _answered(results / page.run), 20.0)
     await page.close()
+
+
+def _stepped(run: Path) -> bool:
+    from ssl_lab.store import RunStore
+
+    with RunStore.open(run, readonly=True) as store:
+        return store.last_step() > 0
+
+
+def _answered(run: Path) -> bool:
+    from ssl_lab.store import RunStore
+
+    with RunStore.open(run, readonly=True) as store:
+        return not store.waiting()
 
 
 def _out_of_range(results: Path) -> Iterator[str]:
@@ -395,9 +421,12 @@ def _out_of_range(results: Path) -> Iterator[str]:
                     Knobs().changed(event.changes)
                 except SSLLabError as error:
                     yield f"{store.name}, event {event.number}: {error}"
-            loss = [value for value in store.losses().tolist() if not math.isfinite(value)]
-            if loss and store.status().state == "running":
-                yield f"{store.name} goes on without a finite loss"
+            if not all(map(math.isfinite, store.losses().tolist())):
+                try:
+                    if store.status().state == "running":
+                        yield f"{store.name} goes on without a finite loss"
+                except SSLLabError as error:
+                    yield str(error)
 
 
 def settings(count: int, folder: Path) -> Verdict:
@@ -406,17 +435,25 @@ def settings(count: int, folder: Path) -> Verdict:
 
 
 def _settings(count: int, folder: Path, environment: Mapping[str, str]) -> Verdict:
+    from ssl_lab.errors import SSLLabError
+    from ssl_lab.store import RunStore
+
     verdict = Verdict()
     results = folder / "results"
     with served(results, environment=environment) as at:
-        asyncio.run(_turn_everything(at, count, verdict))
-    events = 0
-    from ssl_lab.store import RunStore
-
-    for path in results.glob("*/run.sqlite"):
+        asyncio.run(_turn_everything(at, results, count, verdict))
+    events = refused = 0
+    states = []
+    for path in sorted(results.glob("*/run.sqlite")):
         with RunStore.open(path, readonly=True) as store:
-            events += len(store.events())
-    verdict.notes.append(f"{events} knob events recorded")
+            events, refused = events + len(store.events()), refused + len(store.refused())
+            try:
+                states.append(store.status().state)
+            except SSLLabError as error:
+                verdict.failures.append(str(error))
+    verdict.notes.append(f"{events} knob events, {refused} refused by the engine, runs are {', '.join(states)}")
+    if not events + refused:
+        verdict.failures.append("nothing that was sent came to a knob: this tried nothing")
     verdict.failures += list(_out_of_range(results))
     return verdict
 
