@@ -267,6 +267,9 @@ class Visitor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._socket is not None:
             self._socket.close()
+            # Until the server has said goodbye too.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_drain(self._socket), 5.0)
 
     async def _beat(self, eyes: str, look: Mapping[str, Any]) -> None:
         beats = 1
@@ -309,6 +312,11 @@ class Visitor:
                 self.first_picture = time.monotonic() - self.asked
                 self._picture.set()
             await self.set(eyes, {"painted": state["picture"]})
+
+
+async def _drain(here: Any) -> None:
+    while await here.read_message() is not None:
+        pass
 
 
 class Closed(Exception):

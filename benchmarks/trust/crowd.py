@@ -96,7 +96,7 @@ async def _class(at: Served, results: Path, count: int, verdict: Verdict, starve
     names = {page.run: page.run for page in pages if page.run}
     begun = _steps(results, names)
     started = time.monotonic()
-    await asyncio.sleep(LOOK_ON if count >= A_CLASS else 12.0)
+    await asyncio.sleep(LOOK_ON if count >= A_CLASS else 6.0)
     # The house is full now.
     verdict.tried += 1
     try:
@@ -163,6 +163,6 @@ def crowd_fault(folder: Path) -> Verdict:
 CASES = (
     Case(
         name="crowd", what="a class in one engine: all have pictures soon, none is starved, one too many is told so",
-        whole=30, quick=4, run=crowd, fault=crowd_fault, fault_words="a run held at one step a second",
+        whole=30, quick=3, run=crowd, fault=crowd_fault, fault_words="a run held at one step a second",
     ),
 )  # fmt: skip

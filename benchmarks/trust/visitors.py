@@ -112,9 +112,12 @@ class _Attacker:
         if self._socket is here:
             self._socket = None
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Closes the socket, and waits until it is."""
         if self._socket is not None:
             self._socket.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reader, 5.0)
 
 
 def _with_code(code: str) -> dict[str, Any]:
@@ -215,6 +218,7 @@ async def _say_everything(
     verdict.tried += 1
     arrived = int(await ways["v1"].send(v1_frame(next(_messages(witness))[2])))
     if await _soon(witness.exists, patience):
+        await ways["v1"].close()
         return
     for _, way, said in _messages(witness):
         for frame in _frames(said, way):
@@ -231,7 +235,7 @@ async def _say_everything(
     await _soon(witness.exists, 2.0)
     verdict.notes.append(f"{arrived:,} messages written, {sum(way.opened for way in ways.values())} sockets opened")
     for attacker in ways.values():
-        attacker.close()
+        await attacker.close()
 
 
 async def _open_comms(at: Served, kernel: str, cookie: str, count: int, verdict: Verdict) -> None:
@@ -242,7 +246,7 @@ async def _open_comms(at: Served, kernel: str, cookie: str, count: int, verdict:
         content = {"comm_id": uuid.uuid4().hex, "target_name": target, "data": {"state": {"value": "x" * 200}}}
         verdict.tried += 1
         await attacker.send(v1_frame(message("comm_open", content, metadata={"version": "1.0.0"})))
-    attacker.close()
+    await attacker.close()
 
 
 async def _soon(ask: Any, seconds: float) -> bool:

@@ -9,6 +9,9 @@ import pytest
 from benchmarks.trust.crowd import CASES as CROWD
 from benchmarks.trust.visitors import CASES
 
+# A hostile client has no manners: sockets that the server closed on it are left lying about.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
 ALL = {case.name: case for case in (*CASES, *CROWD)}
 
 
