@@ -32,6 +32,7 @@ from lab.hosts import EngineHost, Host, KernelHost
 from lab.house import House
 from lab.links import linked_config, linked_names, linked_step, linked_text
 from lab.listing import shelf_rows
+from lab.locks import lock_kernel
 from lab.marks import mark_width, marks, rows
 from lab.owners import FOREIGN, KEEPER, CapError, Owners, delete_run, keeper_of
 from lab.pace import tick_here
@@ -146,6 +147,7 @@ class Bench:
         folder = results_dir(results)
         # To look at a file, nothing need be made in the folder of runs.
         looking = run is not None and (os.sep in run or run.endswith(".sqlite"))
+        lock_kernel()
         self._host: Host = EngineHost(folder, lazily=looking) if trainer is None else KernelHost(trainer, folder)
         self._resources = ExitStack()
         self._config = self._default(preset, dataset) if trainer is None else trainer.config
@@ -189,7 +191,11 @@ class Bench:
         self.browser.observe(self._on_page, names=["query", "visitor"])
         self.browser.on_msg(self._on_key)
         self.publisher = Publisher(
-            self.browser, self._tick, self.present, tick_pause=tick_here(), served=self.house.served
+            self.browser,
+            self._tick,
+            self.present,
+            tick_pause=lambda: tick_here(self._host.pages()),
+            served=self.house.served,
         )
         self.timeline.observe(lambda _: self.publisher.poke(), names="step")
         self.timeline.on_msg(self._on_timeline)

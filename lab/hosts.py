@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import sqlite3
 import threading
 import uuid
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -36,6 +40,9 @@ class Host(Protocol):
     def enter(self, most: int | None) -> bool:
         """Says that the page is here; False if there is no room for it."""
 
+    def pages(self) -> int:
+        """Pages that are open on this machine, as far as known."""
+
     def trouble(self, store: RunStore) -> str:
         """What is wrong with the host itself, in words; empty if nothing is."""
 
@@ -58,6 +65,7 @@ class EngineHost:
         self._desk = None if lazily else EngineDesk(results)
         self._visitor = uuid.uuid4().hex
         self._wanted = False
+        self._leaves = False
 
     @property
     def desk(self) -> EngineDesk:
@@ -79,7 +87,16 @@ class EngineHost:
         self.desk.ask(store.name)
 
     def enter(self, most: int | None) -> bool:
-        return self._desk is None or self._desk.enter(self._visitor, most)
+        if self._desk is None:
+            return True
+        if not self._leaves:
+            # A kernel that is ended with its page: its place is free for whoever comes next, and at once.
+            self._leaves = True
+            atexit.register(_leave, weakref.ref(self))
+        return self._desk.enter(self._visitor, most)
+
+    def pages(self) -> int:
+        return 1 if self._desk is None else max(self._desk.visitors, 1)
 
     def trouble(self, store: RunStore) -> str:
         if self._desk is None:
@@ -107,6 +124,14 @@ class EngineHost:
         if self._desk is not None:
             self._desk.leave(self._visitor)
             self._desk.close()
+
+
+def _leave(host: weakref.ref[EngineHost]) -> None:
+    here = host()
+    if here is not None:
+        # At the end of a process nobody is left to be told what went wrong.
+        with contextlib.suppress(sqlite3.Error):
+            here.close()
 
 
 class KernelHost:
@@ -182,6 +207,9 @@ class KernelHost:
 
     def enter(self, most: int | None) -> bool:
         return True
+
+    def pages(self) -> int:
+        return 1
 
     def trouble(self, store: RunStore) -> str:
         return ""

@@ -14,6 +14,12 @@ FRUGAL_TICK = 0.4
 """Least seconds from picture to picture where there are few cores: each picture takes 30 ms of a core, which engine,
 kernel and often the browser share. What somebody asks for comes at once in any case."""
 
+PICTURE_COST = 0.04
+"""Seconds of a core that a picture takes in its kernel and in the server."""
+
+PICTURE_SHARE = 0.5
+"""Most of all cores that the pictures of all pages may take together: the rest is for the steps."""
+
 SLOWEST = 2.0
 """Most seconds from picture to picture, however slow the browser; also how long one that is silent is waited for."""
 
@@ -34,9 +40,11 @@ QUICK = TICK / 2
 """Seconds within which a quick page answers."""
 
 
-def tick_here() -> float:
-    """Least seconds from picture to picture on this machine."""
-    return TICK if usable_cores() > 2 else FRUGAL_TICK
+def tick_here(pages: int = 1) -> float:
+    """Least seconds from picture to picture on this machine, where so many pages are open."""
+    cores = usable_cores()
+    least = TICK if cores > 2 else FRUGAL_TICK
+    return min(max(least, pages * PICTURE_COST / (PICTURE_SHARE * cores)), SLOWEST)
 
 
 class Pace:
@@ -49,11 +57,11 @@ class Pace:
 
     Args:
         clock: seconds.
-        tick: least seconds from picture to picture.
+        tick: least seconds from picture to picture, or what says them: other pages come and go.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, tick: float = TICK) -> None:
-        self._clock, self._tick = clock, tick
+    def __init__(self, clock: Callable[[], float] = time.monotonic, tick: float | Callable[[], float] = TICK) -> None:
+        self._clock, self._least = clock, tick
         self._number = 0
         self._underway: list[tuple[int, float]] = []
         self._note: tuple[int, float] | None = None
@@ -83,6 +91,10 @@ class Pace:
         self._number += 1
         self._underway = [*self._underway, (self._number, now)][-AHEAD:]
         return self._number
+
+    @property
+    def _tick(self) -> float:
+        return self._least if isinstance(self._least, (int, float)) else self._least()
 
     def wait(self, asked: bool) -> float:
         """Seconds until the next picture; 0 if it is due.

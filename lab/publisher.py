@@ -42,7 +42,7 @@ class Publisher:
         tick: does what was asked and, if it is to draw, writes what changed; says whether there was a new picture.
         present: called about every two seconds while a page is there, hidden or not.
         clock: seconds.
-        tick_pause: least seconds from picture to picture.
+        tick_pause: least seconds from picture to picture, or what says them.
         served: whether pages come and go by our own server. Else a page that was never heard of may be a notebook's
             cell, and one that is silent may have its kernel busy with another cell.
     """
@@ -53,7 +53,7 @@ class Publisher:
         tick: _Page,
         present: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        tick_pause: float = TICK,
+        tick_pause: float | Callable[[], float] = TICK,
         served: bool = False,
     ) -> None:
         self._browser, self._tick, self._present, self._clock = browser, tick, present, clock

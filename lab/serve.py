@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -14,17 +15,22 @@ import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import tornado.ioloop
 import tornado.web
-from jupyter_server.utils import url_path_join
+from tornado.httpserver import HTTPServer
 from traitlets.config import Config
 from voila.app import Voila
-from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
-from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
+from voila.utils import create_include_assets_functions
 
+from lab.gate import Gate, is_loopback
+from lab.house import House, digest
+from lab.messages import LARGEST
+from lab.pool import Kernels, affordable
+from lab.routes import NotFound, doors
 from ssl_lab.errors import SSLLabError
 
 BENCH = "01-bench.ipynb"
@@ -36,6 +42,8 @@ PORTS_TRIED = 50
 TEMPLATES = Path(__file__).parent / "voila"
 """Laid out as a Jupyter data folder. The template lies under ``nbconvert/`` because Voila takes the first ``voila/``
 folder of the path for the home of its own themes."""
+
+TEMPLATE = "ssl-lab"
 
 LABEXTENSIONS = (
     "@jupyter-widgets/jupyterlab-manager",
@@ -54,6 +62,22 @@ CULL_INTERVAL = 30
 REFILL_AFTER = 4.0
 """Seconds after a page has opened before the next kernel is preheated: two kernels that start at once are both late."""
 
+MAX_VISITORS = 40
+"""Pages that may be open at once, unless told otherwise."""
+
+CLASS_RUNS = 20
+"""Runs that a visitor of a class may keep, unless told otherwise."""
+
+CLASS_MEGABYTES = 500
+"""Megabytes on disk that the runs of a visitor of a class may take, unless told otherwise."""
+
+SHORTEST_TOKEN = 6
+
+MOST_BODY = 64 * 1024
+"""Bytes of a request: pages send everything else through their socket."""
+
+MOST_HEADERS = 32 * 1024
+
 
 def notebooks_dir() -> Path:
     """The folder of the apps: ``notebooks/`` of a source checkout, ``lab/notebooks`` of an installed package."""
@@ -69,9 +93,13 @@ def serve(
     *,
     port: int | None = None,
     open_browser: bool = True,
-    preheat: bool = True,
+    preheat: int | None = None,
     ip: str = "127.0.0.1",
-    max_visitors: int = 20,
+    token: str | None = None,
+    own_only: bool | None = None,
+    max_visitors: int | None = MAX_VISITORS,
+    max_runs: int | None = None,
+    max_bytes: int | None = None,
     dark: bool | None = None,
     notebook: str | None = None,
     notebooks: Path | None = None,
@@ -81,14 +109,21 @@ def serve(
 ) -> None:
     """Serves the notebooks until Ctrl-C or SIGTERM; when it returns, their kernels have ended.
 
+    What listens to this machine alone is a home: whoever comes steers every run. What others can reach is a class:
+    visitors have to know a token and steer their own runs, and a second address, with a key, is the host's.
+
     Args:
         results: folder of all runs; the kernels get it as ``SSL_LAB_RESULTS``.
         port: port to listen on; default the first free one from 8866.
         open_browser: open the bench in the default browser, if there is one.
-        preheat: keep one kernel ready, so that the next page opens in two seconds.
+        preheat: kernels that are kept ready, so that the next pages open in two seconds; default one at home, and in a
+            class as many as there are places, within a quarter of the memory.
         ip: address to listen on.
-        max_visitors: how many pages may be open at once; the kernels get it as ``SSL_LAB_MAX_VISITORS``, and the bench
-            tells those who are too many.
+        token: word that visitors have to know; default none at home, and a random one in a class.
+        own_only: whether visitors steer their own runs only; default in a class.
+        max_visitors: how many pages may be open at once; further ones are told so, and try again.
+        max_runs: how many runs a visitor may keep; default 20 in a class.
+        max_bytes: how much disk a visitor's runs may take; default 500 MB in a class.
         dark: dark or light theme; default what the visitor's system prefers. ``?voila-theme=dark`` in the address
             outdoes it.
         notebook: the notebook that the address without a path opens; default the bench.
@@ -98,46 +133,70 @@ def serve(
             ``SSL_LAB_OPEN``.
         beside: what shall be there while pages are served, such as an engine: entered before, left when all kernels
             have ended.
+
+    Raises:
+        SSLLabError: what was asked for would not be safe, or cannot be had.
     """
     folder = (notebooks or notebooks_dir()).resolve()
     front = _front(folder, notebook)
+    known = _token(ip, token)
+    house, key = _house(ip, own_only, max_visitors, max_runs, max_bytes)
     chosen = _port(ip, port)
+    if preheat is None:
+        preheat = 1 if is_loopback(ip) else affordable(max_visitors or MAX_VISITORS)
     environment = {
         "SSL_LAB_RESULTS": str(results.resolve()),
-        "SSL_LAB_MAX_VISITORS": str(max_visitors),
         # Voila finds templates, and kernels their Python, by the Jupyter path of this process.
         "JUPYTER_PATH": os.pathsep.join(filter(None, [str(TEMPLATES), os.environ.get("JUPYTER_PATH")])),
         "JUPYTER_PREFER_ENV_PATH": "1",
+        **house.environment(),
         **({"SSL_LAB_OPEN": str(file)} if file is not None else {}),
     }
     with _environment(environment), beside or nullcontext(), _quiet_server_log():
-        app = _Server(config=_config(preheat=preheat, front=front))
+        app = _Server(config=_config())
         app.root_dir, app.ip, app.port, app.port_retries = str(folder), ip, chosen, 0
         app.open_browser, app.front, app.dark = open_browser, front, dark
-        app.query = urlencode(query or {})
+        app.house, app.gate_token, app.host_key, app.preheat = house, known, key, preheat
+        app.query = dict(query or {})
         app.config_file_paths = []
         with _keep_signals():
             app.initialize([])
             app.start()
 
 
-def _config(*, preheat: bool, front: str | None) -> Config:
+def _house(
+    ip: str, own_only: bool | None, max_visitors: int | None, max_runs: int | None, max_bytes: int | None
+) -> tuple[House, str]:
+    """The rules for the kernels, and the host's key; empty where every visitor steers all runs anyway."""
+    a_class = not is_loopback(ip)
+    own = a_class if own_only is None else own_only
+    key = secrets.token_urlsafe(16) if own else ""
+    house = House(
+        served=True,
+        own_only=own,
+        host_key=digest(key),
+        max_visitors=max_visitors,
+        max_runs=CLASS_RUNS if a_class and max_runs is None else max_runs,
+        max_bytes=CLASS_MEGABYTES * 1_000_000 if a_class and max_bytes is None else max_bytes,
+    )
+    return house, key
+
+
+def _config() -> Config:
     config = Config()
     config.Voila.log_level = logging.ERROR
     voila = config.VoilaConfiguration
-    voila.template = "ssl-lab"
+    voila.template = TEMPLATE
     voila.allow_template_override = "NO"
+    voila.allow_theme_override = "NO"
+    voila.file_allowlist = []
     voila.classic_tree = True
     voila.strip_sources = True
     voila.show_tracebacks = False
     voila.extension_allowlist = list(LABEXTENSIONS)
-    voila.preheat_kernel = preheat
+    # Ours has its own pool.
+    voila.preheat_kernel = False
     config.VoilaExecutor.cell_error_instruction = "The window in which ssl-lab was started says why."
-    config.VoilaKernelManager.kernel_pools_config = {
-        "default": {"pool_size": 0},
-        **({front: {"pool_size": 1}} if front else {}),
-    }
-    config.VoilaKernelManager.fill_delay = REFILL_AFTER
     kernels = config.MappingKernelManager
     kernels.cull_idle_timeout = CULL_AFTER
     kernels.cull_interval = CULL_INTERVAL
@@ -155,11 +214,15 @@ def _config(*, preheat: bool, front: str | None) -> Config:
 
 
 class _Server(Voila):  # type: ignore[misc]
-    """Voila that opens the bench, and says where it is on one line."""
+    """Voila behind our gate and with our doors; opens the bench, and says where it is."""
 
     front: str | None = None
     dark: bool | None = None
-    query: str = ""
+    query: Mapping[str, str] = MappingProxyType({})
+    house: House = House()
+    gate_token: str = ""
+    host_key: str = ""
+    preheat: int = 1
 
     @property
     def theme(self) -> str:
@@ -173,16 +236,42 @@ class _Server(Voila):  # type: ignore[misc]
     def init_settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = super().init_settings()
         settings["voila_jinja2_env"].globals["ssl_lab_theme"] = self.theme
-        return settings
+        # Voila makes its own without places, and has started nothing with it yet.
+        self.kernel_manager = settings["kernel_manager"] = Kernels(
+            parent=self, connection_dir=self.connection_dir, kernel_spec_manager=self.kernel_spec_manager
+        )
+        kernels = self.kernel_manager
+        kernels.most, kernels.front, kernels.rest = self.house.max_visitors, self.front, REFILL_AFTER
+        kernels.wanted = self.preheat
+        return {
+            **settings,
+            "assets": create_include_assets_functions(TEMPLATE, self.base_url),
+            "default_handler_class": NotFound,
+            "websocket_max_message_size": LARGEST,
+            "log_function": _log_request,
+        }
 
     def init_handlers(self) -> list[Any]:
-        handlers: list[Any] = super().init_handlers()
-        handlers.insert(0, (url_path_join(self.server_url, r"/voila/api/shutdown/(.*)"), _Goodbye))
-        handlers.insert(0, (url_path_join(self.server_url, r"/api/kernels/(?P<kernel_id>[\w-]+)/channels"), _Channels))
-        if self.front is not None:
-            to = url_path_join(self.base_url, "voila/render", quote(self.front))
-            handlers.insert(0, (self.server_url, _ToFront, {"to": to}))
-        return handlers
+        return doors(
+            notebooks=Path(self.root_dir),
+            front=self.front,
+            server_url=self.server_url,
+            base_url=self.base_url,
+            most=self.house.max_visitors,
+            template=TEMPLATE,
+            static_paths=self.static_paths,
+            extensions=LABEXTENSIONS,
+            extension_paths=self.labextensions_path,
+            page={
+                "template_paths": self.template_paths,
+                "config": self.config,
+                "voila_configuration": self.voila_configuration,
+            },
+        )
+
+    def gate(self) -> Gate:
+        """The application behind its gate."""
+        return Gate(self.app, token=self.gate_token, port=self.port, loopback=is_loopback(self.ip))
 
     def _handle_signal_stop(self, number: int, _frame: object) -> None:
         # A second Ctrl-C ends the process at once, as anywhere.
@@ -191,63 +280,66 @@ class _Server(Voila):  # type: ignore[misc]
 
     def listen(self) -> None:
         """Listens until told to stop. Voila's own takes another port without a word and has no signal for Ctrl-C."""
-        self.app.listen(self.port, self.ip)
+        HTTPServer(self.gate(), max_body_size=MOST_BODY, max_header_size=MOST_HEADERS).listen(self.port, self.ip)
         self.ioloop = tornado.ioloop.IOLoop.current()
         signal.signal(signal.SIGINT, self._handle_signal_stop)
         signal.signal(signal.SIGTERM, self._handle_signal_stop)
-        url = _address(self.ip, self.port) + (f"?{self.query}" if self.query else "")
-        print(f"\n  The bench is open at  {url}\n  Ctrl-C ends it; runs are kept.\n", flush=True)
+        self.ioloop.add_callback(self.kernel_manager.keep_warm)
+        visitor, host = self.addresses()
+        print(_welcome(visitor, host), flush=True)
         if self.open_browser:
-            _open(url)
+            _open(host or visitor)
         try:
             self.ioloop.start()
         finally:
             self.stop()
+
+    def addresses(self) -> tuple[str, str]:
+        """The address for visitors, and the one for the host, which is empty where all visitors are at home."""
+        asked = {"token": self.gate_token} if self.gate_token else {}
+        words = {**asked, **self.query}
+        key = {**asked, "key": self.host_key, **self.query} if self.host_key else None
+        base = _address(self.ip, self.port)
+        return _link(base, words), "" if key is None else _link(base, key)
 
     def stop(self) -> None:
         print("  Ending the kernels…", flush=True)
         super().stop()
 
 
-class _Goodbye(VoilaShutdownKernelHandler):  # type: ignore[misc]
-    """Ends the kernel of a page that was closed or reloaded.
-
-    Voila asks for a token that a server without a password never gave to the page (voila issue 1458), so that every
-    closed page would leave its kernel behind until it is culled.
-    """
-
-    def check_xsrf_cookie(self) -> None:
-        if not self.check_origin():
-            raise tornado.web.HTTPError(403)
-
-    async def post(self, kernel_id: str) -> None:
-        if kernel_id in self.kernel_manager:
-            await super().post(kernel_id)
-        else:
-            self.set_status(204)
+def _welcome(visitor: str, host: str) -> str:
+    if not host:
+        return f"\n  The bench is open at  {visitor}\n  Ctrl-C ends it; runs are kept.\n"
+    return (
+        f"\n  For the class:  {visitor}\n  For the host:   {host}\n"
+        "  A visitor steers the runs that they made; the host's address steers every run, so keep it.\n"
+        "  Ctrl-C ends it; runs are kept.\n"
+    )
 
 
-class _Channels(VoilaKernelWebsocketHandler):  # type: ignore[misc]
-    """A kernel's messages, each sent when it is there.
-
-    Left to itself the socket holds small messages back until the browser has confirmed those before, which takes 40 ms:
-    a picture of ten messages would come in pieces, and be painted in pieces.
-    """
-
-    async def open(self, kernel_id: str) -> None:
-        self.set_nodelay(True)
-        await super().open(kernel_id)
+def _link(base: str, words: Mapping[str, str]) -> str:
+    return base + (f"?{urlencode(words)}" if words else "")
 
 
-class _ToFront(tornado.web.RequestHandler):
-    """The address without a path is the bench; a link's parameters go along."""
+def _token(ip: str, token: str | None) -> str:
+    """The token that visitors have to know; empty for none, which only this machine may have."""
+    home = is_loopback(ip)
+    if token is None:
+        return "" if home else secrets.token_urlsafe(16)
+    if not token and not home:
+        raise SSLLabError(
+            f"Whoever reaches {ip or 'this machine'} could come in without a token. Leave --token out to get one made, "
+            "or listen to this machine alone: --ip 127.0.0.1."
+        )
+    if token and len(token) < SHORTEST_TOKEN:
+        raise SSLLabError(f"A token of {len(token)} characters is soon guessed: give at least {SHORTEST_TOKEN}.")
+    return token
 
-    def initialize(self, to: str) -> None:
-        self._to = to
 
-    def get(self) -> None:
-        query = self.request.query
-        self.redirect(f"{self._to}?{query}" if query else self._to)
+def _log_request(handler: tornado.web.RequestHandler) -> None:
+    """A full house is no trouble of the server, and says so at every page that waits for a place."""
+    if handler.get_status() >= 500 and handler.get_status() != 503:
+        logging.getLogger("tornado.access").error("%d %s", handler.get_status(), handler.request.path)
 
 
 def _front(folder: Path, notebook: str | None) -> str | None:

@@ -469,13 +469,25 @@ class Serving:
     port: int | None = None
     """Port to listen on; default the first free one from 8866."""
     ip: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets others in, such as a class (there is no password)."""
+    """Address to listen on; 0.0.0.0 lets others in, such as a class: they need the token of the address."""
+    token: str | None = None
+    """Word that visitors have to know; default none on this machine alone, else a random one."""
+    own_only: bool = False
+    """Visitors steer the runs that they made, and the host all of them; default where others are let in."""
+    no_own_only: bool = False
+    """Visitors steer every run; default on this machine alone."""
     no_browser: bool = False
     """Do not open a browser, only say where the page is."""
     theme: Literal["auto", "light", "dark"] = "auto"
     """Colours; auto as the visitor's system prefers."""
     max_visitors: int = 40
     """Pages that may be open at once; further ones are told so."""
+    max_runs: int | None = None
+    """Runs that a visitor may keep; default 20 where others are let in."""
+    visitor_mb: float | None = None
+    """Disk for the runs of one visitor, in MB; default 500 where others are let in."""
+    preheat: int | None = None
+    """Kernels kept ready for the next pages; default 1, and where others are let in as many as the memory allows."""
     checkpoint_mb: float | None = None
     """Disk for the checkpoints of one run, in MB; default SSL_LAB_CHECKPOINT_MB or 1000."""
 
@@ -491,12 +503,26 @@ class Serving:
         from ssl_lab.desk import EngineDesk
 
         _limit_checkpoints(self.checkpoint_mb)
+        if self.own_only and self.no_own_only:
+            raise ConfigError("Give --own-only or --no-own-only, not both.")
+        own = True if self.own_only else False if self.no_own_only else None
+        for flag, value, least in (
+            ("max-visitors", self.max_visitors, 1), ("max-runs", self.max_runs, 1), ("preheat", self.preheat, 0),
+        ):  # fmt: skip
+            if value is not None and value < least:
+                raise ConfigError(f"--{flag} takes a whole number from {least} on, and not {value}.")
+        most_bytes = None
+        if self.visitor_mb is not None:
+            if not 0 < self.visitor_mb < float("inf"):
+                raise ConfigError(f"The disk of a visitor cannot be {self.visitor_mb:g} MB: it takes a number above 0.")
+            most_bytes = int(self.visitor_mb * 1e6)
         desk = EngineDesk(folder)
         theme = {"light": False, "dark": True, "auto": None}[self.theme]
         try:
             serve(
                 folder, port=self.port, ip=self.ip, open_browser=not self.no_browser, dark=theme,
-                max_visitors=self.max_visitors, beside=desk.engine_beside(), query=query, file=file,
+                token=self.token, own_only=own, max_visitors=self.max_visitors, max_runs=self.max_runs,
+                max_bytes=most_bytes, preheat=self.preheat, beside=desk.engine_beside(), query=query, file=file,
             )  # fmt: skip
         finally:
             desk.close()

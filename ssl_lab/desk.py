@@ -86,6 +86,8 @@ class EngineDesk:
 
     def __init__(self, results: Path) -> None:
         self.results = results
+        self.visitors = 0
+        """Pages that were open when one of this desk's last said that it is."""
         self._lock = threading.RLock()
         self._seat = Seat(results / SEAT_NAME)
         self._child: subprocess.Popen[bytes] | None = None
@@ -144,7 +146,9 @@ class EngineDesk:
             db.execute("DELETE FROM visitors WHERE time < ? OR time > ?", (now - VISITOR_SILENCE, now + 5.0))
             here = db.execute("SELECT 1 FROM visitors WHERE id = ?", (visitor,)).fetchone()
             count = db.execute("SELECT count(*) FROM visitors").fetchone()[0]
+            self.visitors = count + (here is None)
             if here is None and most is not None and count >= most:
+                self.visitors = count
                 return False
             db.execute("INSERT OR REPLACE INTO visitors VALUES (?, ?)", (visitor, now))
         return True

@@ -8,6 +8,7 @@ run a thread that calls :func:`ssl_lab.loop.drive`. What a page needs to know of
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from ssl_lab.datasets import Dataset
 
 log = logging.getLogger("ssl_lab.engine")
+
+NICE = 5
+"""How far steps stand back behind pictures when both want the same core."""
 
 
 MOST_AWAKE = 64
@@ -176,6 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--idle-end", type=float, default=None, help="seconds without a run after which to end")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    _give_way()
     results = results_dir(options.results)
     desk = EngineDesk(results)
     if not desk.take_seat():
@@ -210,6 +215,15 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         desk.leave_seat()
     return 0
+
+
+def _give_way() -> None:
+    """Lets the pages' kernels go first where cores are few: a picture takes moments, and a person waits for it."""
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+    # A system may weigh sessions before it weighs the processes in them, and this one has a session of its own.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 def _end_with(parent: int, stop: threading.Event) -> None:

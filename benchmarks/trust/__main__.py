@@ -19,7 +19,9 @@ from typing import Any
 from benchmarks.machine import about
 from benchmarks.trust.case import Case, Verdict
 
-MODULES: Sequence[str] = ("crash", "writes", "moments", "load", "files", "strangers", "machine", "races", "long")
+MODULES: Sequence[str] = (
+    "crash", "writes", "moments", "load", "files", "strangers", "visitors", "machine", "races", "crowd", "long",
+)  # fmt: skip
 """Modules of this package that hold ``CASES``, in the order in which they run."""
 
 HEAD = "| test | tried | failed | planted fault | besides |\n| --- | --- | --- | --- | --- |"
