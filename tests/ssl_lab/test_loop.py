@@ -605,3 +605,27 @@ def test_a_spectrum_is_of_the_rule_that_made_its_step(make_trainer: Make, tmp_pa
     found = replay(store)
     assert found.equal, found.describe()
     store.close()
+
+
+def test_left_on_the_way_back_the_run_is_as_long_as_its_record_and_by_its_last_rules(
+    make_trainer: Make, tmp_path: Path
+) -> None:
+    """A run that was cut is gone through again; whoever stops it there finds what was recorded and no earlier rules."""
+    trainer = make_trainer()
+    with RunStore.create("run", trainer.config, tmp_path) as store:
+        drive(trainer, store, owner="train", until=12)
+        store.send("set", {"predictor": "none"})
+        drive(trainer, store, owner="train", until=30)
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+        stop = threading.Event()
+        again = make_trainer()
+        drive(
+            again, store, owner="train", until=40, stop=stop,
+            on_record=lambda record: stop.set() if record.step == 5 else None,
+        )  # fmt: skip
+        assert again.step_count < 12
+        status = store.status()
+        assert (status.step, status.knobs.predictor, status.state) == (30, "none", "asleep")
+        assert status.epoch == pytest.approx(store.metrics().epoch)  # type: ignore[union-attr]
+        drive(again := make_trainer(), store, owner="train", until=40, events_seen=resume(again, store))
+        assert replay(store).equal

@@ -376,3 +376,25 @@ def test_lazy_names_are_there() -> None:
         assert callable(value)
     with pytest.raises(AttributeError, match="Trainr"):
         _ = ssl_lab.Trainr
+
+
+@pytest.mark.parametrize("name", ["directpred", "optimal", "directcopy"])
+def test_a_predictor_that_cannot_be_set_leaves_no_trace_of_the_step(
+    name: str, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(name)
+    trainer.step()
+    before = trainer.state_dict()
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(f"ssl_lab.trainer.{name}", fail)
+    with pytest.raises(NonFiniteLossError if name == "directpred" else torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        trainer.step()
+    after = trainer.state_dict()
+    assert after["counters"] == before["counters"]
+    # The running statistics of the networks' BN have seen the batch.
+    for part, tensor in before["tensors"].items():
+        if "running" not in part and "batches" not in part:
+            assert torch.equal(tensor, after["tensors"][part]), part
