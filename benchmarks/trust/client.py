@@ -285,6 +285,7 @@ class Visitor:
             if frame is None:
                 self.closed.set()
                 self.trouble = f"the socket was closed: {self._socket.close_code} {self._socket.close_reason}"
+                self._socket.close()
                 return
             _, header, _, content = read_v1(frame)
             if header["msg_type"] != "comm_msg":

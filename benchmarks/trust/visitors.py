@@ -100,7 +100,7 @@ class _Attacker:
                 await self._socket.write_message(frame, binary=isinstance(frame, bytes))
                 return True
             except WebSocketClosedError:
-                self._socket = None
+                self._forget()
             except Exception:
                 # Refused at the door. A server that did so five times does not speak this protocol.
                 self._socket, self._refusals = None, self._refusals + 1
@@ -110,8 +110,15 @@ class _Attacker:
     async def _read(self, here: Any) -> None:
         while await here.read_message() is not None:
             pass
+        here.close()
         if self._socket is here:
             self._socket = None
+
+    def _forget(self) -> None:
+        """Lets go of a socket that the server has closed."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
 
     async def close(self) -> None:
         """Closes the socket, and waits until it is."""
