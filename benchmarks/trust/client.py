@@ -173,6 +173,8 @@ class Visitor:
     at: Served
     cookie: str
     kernel: str = ""
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """By which the visitor is known again."""
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Every widget: its model's name, and the state it had when the page was opened."""
     asked: float = 0.0
@@ -217,7 +219,7 @@ class Visitor:
         await self.say("comm_close", {"comm_id": control, "data": {}})
         eyes = self.named("query", "painted")
         look = {"visible": True, "width": 1400, "dark": False}
-        await self.set(eyes, {"painted": 0, "query": {}})
+        await self.set(eyes, {"painted": 0, "key": self.key, "query": {}})
         await self.set(eyes, {"alive": 1, **look})
         self._tasks.append(asyncio.create_task(self._beat(eyes, look)))
 
