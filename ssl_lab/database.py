@@ -168,6 +168,9 @@ def told(path: Path) -> Iterator[None]:
     """What SQLite says of a broken file is said as :class:`StoreError`; that it is in use stays as it is."""
     try:
         yield
+    except MemoryError:
+        # Asked for by what the file says of its own sizes: what we ask for is bounded.
+        raise StoreError(f"{path} is not a run's file, or is broken: expected rows that fit into memory.") from None
     except UnicodeDecodeError:
         # SQLite's own message held a name out of the file.
         raise StoreError(f"{path} is not a run's file, or is broken: expected names in UTF-8, found others.") from None

@@ -193,7 +193,9 @@ def _load_cifar10(config: RunConfig) -> Dataset:
             for files in (CIFAR10.train_list, CIFAR10.test_list)
         )
         names = _checked_pickle(inside / CIFAR10.meta["filename"], CIFAR10.meta["md5"])[CIFAR10.meta["key"]]
-        return _cifar10_split(train), _cifar10_split(test), [str(name) for name in names]
+        if not isinstance(names, list) or not all(isinstance(name, str) and len(name) < 100 for name in names[:1000]):
+            raise ValueError("expected a list of the classes' names, found something else")
+        return _cifar10_split(train), _cifar10_split(test), names
 
     folder = _data_folder(config)
     inside = folder / CIFAR10.base_folder
@@ -238,7 +240,18 @@ def _checked_pickle(path: Path, md5: str) -> Any:
     return _NumpyUnpickler(io.BytesIO(content), encoding="latin1").load()
 
 
-def _cifar10_split(batches: Sequence[dict[str, Any]]) -> Split:
+def _cifar10_split(batches: Sequence[Any]) -> Split:
+    """Of batches as they come out of the pickles.
+
+    Raises:
+        ValueError: one is not (N, 3072) bytes with N labels.
+    """
+    for batch in batches:
+        # Looked at before anything is made of it: NumPy would make arrays of whatever it is given, however large.
+        data, labels = (batch.get(key) if isinstance(batch, dict) else None for key in ("data", "labels"))
+        whole = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3 * 32 * 32,)
+        if not whole or not isinstance(labels, list) or not all(type(label) is int for label in labels):
+            raise ValueError("expected (N, 3072) bytes with a list of labels, found something else")
     images = np.vstack([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
     return _split(images, [label for batch in batches for label in batch["labels"]])
 

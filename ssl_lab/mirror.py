@@ -13,7 +13,7 @@ import time
 import weakref
 from pathlib import Path
 
-from ssl_lab.database import connect
+from ssl_lab.database import connect, told
 
 PATIENCE = 2.0
 """Least seconds between two looks at a file that changes; longer if copying it takes long."""
@@ -32,6 +32,7 @@ class Mirror:
 
     Raises:
         OSError: the file cannot be read, or there is no room for the copy.
+        StoreError: the file or its journal is broken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,7 +89,8 @@ class Mirror:
             raise OSError(f"{self._path} changes too fast to be copied")
         connection = connect(copy)
         try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with told(self._path):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             connection.close()
         return copy

@@ -443,6 +443,9 @@ class RunStore:
             mirror = Mirror(path)
             try:
                 connection = connect(mirror.look(), immutable=True)
+            except StoreError:
+                mirror.close()
+                raise
             except (OSError, sqlite3.Error) as error:
                 mirror.close()
                 raise SSLLabError(f"{path} cannot be read: {error}.") from None
@@ -655,7 +658,10 @@ class RunStore:
     def parent(self) -> Parent | None:
         """The run that this one was forked from; None for one that began at step 0."""
         said = self.meta("parent")
-        return Parent(**said) if said else None
+        if not said:
+            return None
+        with understood(self.path, "parent"):
+            return Parent(**said)
 
     def fork(
         self,

@@ -17,14 +17,17 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from benchmarks.app import _family, _words
+
+T = TypeVar("T")
 
 PROTOCOL = "v1.kernel.websocket.jupyter.org"
 TOKEN = "a-word-of-the-harness"
@@ -110,6 +113,12 @@ def served(
         for pid in left:
             with contextlib.suppress(OSError):
                 os.kill(pid, 9)
+
+
+def alone(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Runs a coroutine to its end, also beside a loop that runs in this thread, such as Playwright's."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(lambda: asyncio.run(begin())).result()
 
 
 async def get(at: Served, path: str, cookie: str = "", seconds: float = 60.0) -> tuple[int, dict[str, str], bytes]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.app import _cpu_seconds, _family, _words
 from benchmarks.trust.case import Case, Verdict
-from benchmarks.trust.client import Closed, Served, Visitor, cookie_of, memory, served
+from benchmarks.trust.client import Closed, Served, Visitor, alone, cookie_of, memory, served
 
 EVERY = 2.0
 """Seconds from visitor to visitor."""
@@ -149,7 +149,7 @@ def crowd(count: int, folder: Path, *, starve: bool = False) -> Verdict:
     words = ["--max-visitors", str(count), "--own-only", "--preheat", str(count)]
     with served(results, *words) as at:
         _ready(at, count)
-        asyncio.run(_class(at, results, count, verdict, starve))
+        alone(lambda: _class(at, results, count, verdict, starve))
     return verdict
 
 

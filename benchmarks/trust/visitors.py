@@ -25,6 +25,7 @@ from benchmarks.trust.client import (
     PROTOCOL,
     Served,
     Visitor,
+    alone,
     channel,
     cookie_of,
     get,
@@ -271,7 +272,7 @@ def hostile(count: int, folder: Path) -> Verdict:
     verdict = Verdict()
     witness = folder / "code-ran"
     with served(folder / "results", "--own-only") as at:
-        asyncio.run(_hostile(at, witness, count, verdict))
+        alone(lambda: _hostile(at, witness, count, verdict))
     if witness.exists():
         verdict.failures.append("code of a visitor ran")
     return verdict
@@ -334,7 +335,7 @@ def hostile_fault(folder: Path) -> Verdict:
             kernel = body.decode().partition('"kernelId": "')[2].partition('"')[0]
             await _say_everything(at, kernel, cookie, witness, verdict, patience=40.0)
 
-        asyncio.run(attack())
+        alone(attack)
     if witness.exists():
         verdict.failures.append("code of a visitor ran")
     return verdict
@@ -453,7 +454,7 @@ def _settings(count: int, folder: Path, environment: Mapping[str, str]) -> Verdi
     verdict = Verdict()
     results = folder / "results"
     with served(results, environment=environment) as at:
-        asyncio.run(_turn_everything(at, results, count, verdict))
+        alone(lambda: _turn_everything(at, results, count, verdict))
     events = refused = 0
     states = []
     for path in sorted(results.glob("*/run.sqlite")):
@@ -575,7 +576,7 @@ def _urls(count: int, folder: Path, planted: str) -> Verdict:
         verdict.notes.append(", ".join(f"{number} of {status}" for status, number in sorted(answered.items())))
 
     with served(folder / "results", planted=planted, notebooks=notebooks) as at:
-        asyncio.run(ask(at))
+        alone(lambda: ask(at))
     return verdict
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +28,10 @@ class Turned:
 
 def turned(store: RunStore) -> list[Turned]:
     """All ``set`` commands, in the order in which they were sent."""
-    rows = store.rows("SELECT id, payload, state, answer, step FROM commands WHERE kind = 'set' ORDER BY id")
+    with contextlib.closing(sqlite3.connect(store.path, timeout=10.0)) as db:
+        rows = db.execute(
+            "SELECT id, payload, state, answer, step FROM commands WHERE kind = 'set' ORDER BY id"
+        ).fetchall()
     return [Turned(r[0], json.loads(r[1]), r[2], r[3], r[4]) for r in rows]
 
 

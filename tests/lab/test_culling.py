@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from benchmarks.trust.client import Served, Visitor, cookie_of, served
+from benchmarks.trust.client import Served, Visitor, alone, cookie_of, served
 
 SHORT = "import lab.serve; lab.serve.CULL_AFTER, lab.serve.CULL_INTERVAL = 6, 1"
 
@@ -14,7 +14,7 @@ SHORT = "import lab.serve; lab.serve.CULL_AFTER, lab.serve.CULL_INTERVAL = 6, 1"
 def test_a_page_that_beats_keeps_its_kernel_and_one_that_is_silent_does_not(tmp_path: Path) -> None:
     # The server alone would do, but a bench that nobody looks at must fall silent by itself to be culled at all.
     with served(tmp_path / "results", "--preheat", "0", planted=SHORT) as at:
-        asyncio.run(_two_pages(at))
+        alone(lambda: _two_pages(at))
 
 
 async def _two_pages(at: Served) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
+from benchmarks.trust.client import alone
 from lab.gate import HEADERS, is_loopback, is_plain
 from lab.house import House
 from lab.pool import Place
@@ -61,6 +62,8 @@ def behind_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     monkeypatch.setenv("JUPYTER_PATH", str(TEMPLATES))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     monkeypatch.setattr("lab.gate.SLOW", 0.0)
+    # Only a main thread may say what a signal does, and this server has none of its own.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (folder / "01-bench.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
@@ -84,7 +87,7 @@ def behind_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
                 server.stop()
                 await server.close_all_connections()
 
-        asyncio.run(go())
+        alone(go)
 
     return run
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.trust.client import alone
 from lab.pool import FREE_SHARE, KERNEL_BYTES, START_PATIENCE, Kernels, Place, affordable
 
 
@@ -56,7 +57,7 @@ def test_there_are_as_many_places_as_said_and_one_that_is_left_is_free() -> None
         house.alive.discard("a")
         assert house.in_use() == 1, "nor does one whose kernel has ended"
 
-    asyncio.run(go())
+    alone(go)
 
 
 def test_a_page_that_is_reloaded_waits_for_the_place_that_it_leaves() -> None:
@@ -68,7 +69,7 @@ def test_a_page_that_is_reloaded_waits_for_the_place_that_it_leaves() -> None:
         assert await house.enter(patience=10.0) is not None
         assert await house.enter() is None
 
-    asyncio.run(go())
+    alone(go)
 
 
 def test_the_pool_is_filled_and_never_beyond_the_house() -> None:
@@ -88,7 +89,7 @@ def test_the_pool_is_filled_and_never_beyond_the_house() -> None:
         house._closing = True
         await warm
 
-    asyncio.run(go())
+    alone(go)
 
 
 def test_a_kernel_whose_page_never_came_is_ended() -> None:
@@ -102,7 +103,7 @@ def test_a_kernel_whose_page_never_came_is_ended() -> None:
         await house.cull_kernel_if_idle("a")
         assert house.ended == ["a"]
 
-    asyncio.run(go())
+    alone(go)
 
 
 @pytest.mark.parametrize(("free", "kept"), [(None, 30), (24_000_000_000, 30), (6_000_000_000, 10), (1, 1)])

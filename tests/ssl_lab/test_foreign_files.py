@@ -19,6 +19,7 @@ from ssl_lab.config import make_config, parse_knobs
 from ssl_lab.database import Budget, connect, told
 from ssl_lab.errors import ConfigError, KnobError, SSLLabError, StoreError, shown
 from ssl_lab.loop import drive
+from ssl_lab.mirror import Mirror
 from ssl_lab.store import check_name, open_run, results_dir, summary
 
 CRAFTED = "{__import__('pathlib').Path('owned').touch()}"
@@ -423,3 +424,37 @@ def test_what_is_repeated_in_a_message_is_short() -> None:
     assert len(shown(["x"] * 1000)) < 200
     assert "too large" in shown(10**5000)
     assert shown(3) == "3"
+
+
+def test_a_parent_with_other_fields_is_refused_in_words(run: Path) -> None:
+    parent = json.dumps({"name": "a", "id": "b", "step": 1, "events": 0, "..": 1})
+    craft(run, "INSERT OR REPLACE INTO meta VALUES ('parent', ?)", (parent,))
+    with (
+        RunStore.open(run, readonly=True) as store,
+        pytest.raises(SSLLabError, match=r"its (parent|entry).* cannot be"),
+    ):
+        _ = store.parent
+
+
+@pytest.mark.parametrize("error", [MemoryError(), UnicodeDecodeError("utf-8", b"\x80", 0, 1, "invalid start byte")])
+def test_what_sqlite_stumbles_over_is_said_to_be_broken(
+    error: Exception, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SSLLabError, match="is not a run's file, or is broken"), told(run):
+        raise error
+    # Also while a copy is made of a file whose journal lies beside it, where nothing can be written.
+    shutil.copyfile(run, tmp_path / "copy.sqlite")
+    (tmp_path / "copy.sqlite-wal").write_bytes(b"journal")
+
+    class Stumbling:
+        def execute(self, _: str) -> None:
+            raise error
+
+        def close(self) -> None:
+            return
+
+    monkeypatch.setattr("ssl_lab.mirror.connect", lambda _: Stumbling())
+    mirror = Mirror(tmp_path / "copy.sqlite")
+    with pytest.raises(SSLLabError, match="is broken"):
+        mirror.look()
+    mirror.close()
