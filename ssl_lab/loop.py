@@ -360,7 +360,8 @@ class _Loop:
             self.state, self.message = self.beyond
 
     def _step(self) -> None:
-        if self.speed is not None:
+        # What is on record is gone through again as fast as it goes.
+        if self.speed is not None and self.state == "running":
             self.boundary = max(self.boundary + 1.0 / self.speed, time.monotonic() - 1.0 / self.speed)
             while (wait := self.boundary - time.monotonic()) > 0:
                 # Short naps, so that a pause or a knob is not kept waiting at one step per second.

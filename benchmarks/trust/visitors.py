@@ -68,10 +68,29 @@ files = (r"/voila/files/(.*)", tornado.web.StaticFileHandler, {"path": "/"})
 lab.routes.doors = lambda **words: [*made(**words), files]
 """
 
-# Put on the path of every process: knobs that take any value.
+# Put on the path of every process: knobs that take any value, and a page that may set anything.
 _ANY_VALUE = """
+import importlib.util, sys
 import ssl_lab.config
 ssl_lab.config.Knobs.changed = lambda self, changes: self.model_copy(update=dict(changes))
+
+class Late:
+    # Widgets must not be imported before the kernel is there.
+    def find_spec(self, name, path=None, target=None):
+        if name != "lab.doors":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            module.close_doors = lambda widgets: None
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Late())
 """
 
 

@@ -26,12 +26,15 @@ class Turned:
     step: int | None
 
 
+def _read(store: RunStore, query: str) -> list[tuple[Any, ...]]:
+    """Rows as they stand there, also those that the lab would not take."""
+    with contextlib.closing(sqlite3.connect(store.path, timeout=10.0)) as db:
+        return db.execute(query).fetchall()
+
+
 def turned(store: RunStore) -> list[Turned]:
     """All ``set`` commands, in the order in which they were sent."""
-    with contextlib.closing(sqlite3.connect(store.path, timeout=10.0)) as db:
-        rows = db.execute(
-            "SELECT id, payload, state, answer, step FROM commands WHERE kind = 'set' ORDER BY id"
-        ).fetchall()
+    rows = _read(store, "SELECT id, payload, state, answer, step FROM commands WHERE kind = 'set' ORDER BY id")
     return [Turned(r[0], json.loads(r[1]), r[2], r[3], r[4]) for r in rows]
 
 
@@ -61,9 +64,9 @@ def faults(store: RunStore, *, knobs: bool = True, commands: bool = True) -> lis
             f"{[e.changes for e in own][-6:]} do not belong together"
         )
     found += [f"the command {c.id} was refused without a word" for c in sets if c.state == "refused" and not c.answer]
-    count, least, most, largest = next(
-        store.rows("SELECT count(*), coalesce(min(step), 0), coalesce(max(step), 0), max(abs(loss)) FROM metrics")
-    )
+    count, least, most, largest = _read(
+        store, "SELECT count(*), coalesce(min(step), 0), coalesce(max(step), 0), max(abs(loss)) FROM metrics"
+    )[0]
     if count and count != most - least + 1:
         found.append(f"of the steps {least} to {most}, {count} are on record")
     if largest is not None and not math.isfinite(largest):

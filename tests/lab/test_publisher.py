@@ -344,16 +344,16 @@ def test_only_what_changed_is_sent(open_bench: Callable[..., Bench], wire: Wire)
     assert store is not None
     tick = bench._tick
     bench.transport.run.click()
-    wait_for(lambda: store.last_step() > 40)
+    wait_for(lambda: store.last_step() > 1500)
     tick(True)
     running = []
     for _ in range(12):
         step = store.last_step()
         wait_for(lambda step=step: store.last_step() > step)
         running.append(wire.during(lambda: tick(True)))
-    # Where an axis moves there are more; most of the time there are about ten.
+    # Where an axis moves, as it often does in a short run, there are more; most of the time there are about ten.
     counts = sorted(len(sent) for sent in running)
-    assert counts[len(counts) // 2] <= 15
+    assert counts[len(counts) // 2] <= 15, [[n for n, _ in s] for s in running]
     assert counts[-1] <= 40, running
     assert all(sum(size for _, size in sent) < 40_000 for sent in running)
 

@@ -629,3 +629,28 @@ def test_left_on_the_way_back_the_run_is_as_long_as_its_record_and_by_its_last_r
         assert status.epoch == pytest.approx(store.metrics().epoch)  # type: ignore[union-attr]
         drive(again := make_trainer(), store, owner="train", until=40, events_seen=resume(again, store))
         assert replay(store).equal
+
+
+def test_a_run_that_is_held_at_a_speed_is_mended_as_fast_as_it_goes(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    real, broken = trainer.step, threading.Event()
+
+    def step() -> Any:
+        if trainer.step_count == 12 and not broken.is_set():
+            broken.set()
+            raise RuntimeError("once")
+        return real()
+
+    trainer.step = step  # type: ignore[method-assign]
+    with Driven(trainer, tmp_path, pace=Pace(knn_pause=1e9)) as run:
+        run.steps(11)
+        run.ask("speed", {"steps_per_second": 3.0})
+        run.ask("run")
+        wait_for(lambda: run.page.status().state == "failed")
+        assert "once" in run.page.status().message
+        assert run.ask("set", {"ema": 0.5}).state == "done"
+        assert run.page.events()[0].step == 12
+        run.ask("speed", {"steps_per_second": None})
+        run.steps(5)
+    with open_run("run", tmp_path) as store:
+        assert replay(store).equal
