@@ -278,12 +278,25 @@ class Channels(VoilaKernelWebsocketHandler):  # type: ignore[misc]
 
     def write_message(self, message: Any, binary: bool = False) -> Any:
         """Sends; a page that does not read what it is sent loses its socket, and the server no memory."""
+        # Without a socket the kernel's words come in an older framing, whose first bytes Voila would take for a number
+        # of parts, and count to it: the whole house would wait.
+        if self.ws_connection is None or (isinstance(message, bytes) and not may_be_v1(message)):
+            raise WebSocketClosedError
         try:
             return super().write_message(message, binary)
         except StreamBufferFullError:
             if self.ws_connection is not None:
                 self.ws_connection.stream.close()
             raise WebSocketClosedError from None
+
+
+MOST_PARTS = 4_096
+"""Parts of a message of the kernel: five and a buffer for each array."""
+
+
+def may_be_v1(message: bytes) -> bool:
+    """Whether a message in the kernel's v1 framing can begin so: with the number of its parts."""
+    return len(message) >= 8 and int.from_bytes(message[:8], "little") <= MOST_PARTS
 
 
 class NotFound(tornado.web.RequestHandler):

@@ -221,3 +221,19 @@ def test_the_state_of_all_widgets_is_not_asked_for_all_the_time() -> None:
     clock.now = 2.0
     assert watched.hear(OURS["states"]).message is not None
     assert watched.hear(OURS["turn"]).message is not None
+
+
+def test_what_a_kernel_says_in_an_older_framing_is_not_counted_through() -> None:
+    """After a socket has closed jupyter_server falls back to it; Voila would loop as often as its first bytes say."""
+    from jupyter_server.services.kernels.connection.base import serialize_binary_message, serialize_msg_to_ws_v1
+
+    from benchmarks.trust.client import message
+    from lab.routes import may_be_v1
+
+    said = message("comm_msg", {"comm_id": "x"})
+    with_buffers = {**said, "buffers": [b"12345678"]}
+    assert not may_be_v1(serialize_binary_message(with_buffers))
+    parts = [b"{}", b"{}", b"{}", b"{}"]
+    framed = serialize_msg_to_ws_v1(parts + [b"buffer"] * 50, "iopub")
+    assert may_be_v1(b"".join(bytes(part) for part in framed))
+    assert not may_be_v1(b"")
