@@ -8,7 +8,6 @@ run a thread that calls :func:`ssl_lab.loop.drive`. What a page needs to know of
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import signal
@@ -130,8 +129,9 @@ class Engine:
                 self._say(store, "failed", str(error))
             except Exception as error:
                 log.exception("The run %s could not be hosted", name)
-                out = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-                what = "there was not enough memory" if out else f"{type(error).__name__}: {error}"
+                from ssl_lab.loop import is_out_of_memory
+
+                what = "there was not enough memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
                 self._say(store, "failed", f"The run stopped: {what}. Run goes on from its last checkpoint.")
 
     @staticmethod
@@ -219,10 +219,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _give_way() -> None:
     """Lets the pages' kernels go first where cores are few: a picture takes moments, and a person waits for it."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.nice(NICE)
     # A system may weigh sessions before it weighs the processes in them, and this one has a session of its own.
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(NICE))
 
 

@@ -280,7 +280,7 @@ class Metrics:
     penalty: float
 
 
-_RESERVED = re.compile(r"engine\.(sqlite|log|seat).*", re.IGNORECASE)
+_RESERVED = re.compile(r"engine\.(sqlite|log|lock|seat).*", re.IGNORECASE)
 """Files of the engine in the results folder."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -430,12 +430,16 @@ def _check_export(kind: str, path: Path) -> None:
 # ------------------------------------------------------------------ a checkpoint
 
 
-class Checkpoint(Loader):
-    """A checkpoint, read and taken over by a trainer: whole, or not at all."""
+class OverARun(Loader):
+    """What has a run's file beside it, the same as :class:`RunFile`."""
 
     @classmethod
     def seed(cls, folder: Path) -> None:
         RunFile.seed(folder)
+
+
+class Checkpoint(OverARun):
+    """A checkpoint, read and taken over by a trainer: whole, or not at all."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -579,12 +583,8 @@ class Settings(Loader):
             raise refusals[0]
 
 
-class Link(Loader):
+class Link(OverARun):
     """What a page's address asks for, whatever stands in it."""
-
-    @classmethod
-    def seed(cls, folder: Path) -> None:
-        RunFile.seed(folder)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -656,12 +656,8 @@ _PARTS = (
 )  # fmt: skip
 
 
-class Names(Loader):
+class Names(OverARun):
     """A name that somebody types: for a new run, to open one, to fork into, or to write one out."""
-
-    @classmethod
-    def seed(cls, folder: Path) -> None:
-        RunFile.seed(folder)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

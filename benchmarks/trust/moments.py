@@ -247,17 +247,23 @@ def fill(folder: Path) -> Path:
     return path
 
 
+def _stands_on_a_full(disk: Path) -> tuple[Driven, Path]:
+    """A run whose disk has filled up under it, and what fills it."""
+    run = Driven(disk)
+    run.say("run")
+    run.reach(40)
+    filler = fill(disk)
+    # As a page turns a knob meanwhile: refused or kept, and never half done.
+    with contextlib.suppress(Exception):
+        run.page.send("set", {"ema": 0.9})
+    run.state("paused", "disk is full", "goes on by itself")
+    return run, filler
+
+
 def full_disk(folder: Path) -> None:
     """The disk fills up under a run: it stands and says so, goes on when there is room, and misses nothing."""
     with small_disk(folder / "disk", 6) as disk:
-        run = Driven(disk)
-        run.say("run")
-        run.reach(40)
-        filler = fill(disk)
-        # As a page turns a knob meanwhile: refused or kept, and never half done.
-        with contextlib.suppress(Exception):
-            run.page.send("set", {"ema": 0.9})
-        run.state("paused", "disk is full", "goes on by itself")
+        run, filler = _stands_on_a_full(disk)
         # It stands, and lives.
         step = run.trainer.step_count
         time.sleep(0.3)
@@ -272,11 +278,7 @@ def full_disk(folder: Path) -> None:
 def full_disk_left(folder: Path) -> None:
     """A run is left while the disk is full: what could not be written is done again."""
     with small_disk(folder / "disk", 6) as disk:
-        run = Driven(disk)
-        run.say("run")
-        run.reach(60)
-        filler = fill(disk)
-        run.state("paused", "disk is full")
+        run, filler = _stands_on_a_full(disk)
         run.stop.set()
         run._thread.join(PATIENCE)
         assert isinstance(run.error, WriteError), run.error

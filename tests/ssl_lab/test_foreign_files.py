@@ -282,7 +282,7 @@ def test_a_fork_takes_over_no_words_in_the_place_of_numbers(run: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     ["", ".", "..", "../x", "a/b", "a\\b", "/etc/passwd", "a\0b", "a\n", "é", "-rf", ".x", "a" * 101, "a" * 10**6,
-     "engine.sqlite", "ENGINE.sqlite-wal", "engine.log", "engine.seat"],
+     "engine.sqlite", "ENGINE.sqlite-wal", "engine.log", "engine.seat", "engine.lock"],
 )  # fmt: skip
 def test_what_is_no_name_of_a_run(name: str, run: Path) -> None:
     results = run.parents[1]
