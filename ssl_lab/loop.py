@@ -461,9 +461,10 @@ class _Loop:
             self._stand("paused", "Paused, because no page was looking. Run goes on from here.")
 
     def _stand(self, state: RunState, message: str) -> None:
-        # First what was measured: a loss that is not finite outdoes a pause.
+        # First what was measured: a loss that is not finite outdoes a pause, and what else went wrong after it.
+        before = self.state
         self._flush()
-        if self.state == "failed" and state != "failed":
+        if self.state == "failed" and (state != "failed" or before != "failed"):
             return
         self.state, self.message, self.rate = state, message, 0.0
         self.stood_since = time.monotonic()

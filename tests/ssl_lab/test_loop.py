@@ -654,3 +654,25 @@ def test_a_run_that_is_held_at_a_speed_is_mended_as_fast_as_it_goes(make_trainer
         run.steps(5)
     with open_run("run", tmp_path) as store:
         assert replay(store).equal
+
+
+def test_the_first_step_that_went_wrong_is_named_whatever_was_noticed_first(make_trainer: Make, tmp_path: Path) -> None:
+    """On a GPU losses come in later than a spectrum may: what is said is the loss, which was there before."""
+    trainer = make_trainer("byol", spectrum_every=1)
+    trainer._exact = False
+    real = trainer.step
+
+    def step() -> Any:
+        record = real()
+        if record.step == 10:
+            with torch.no_grad():
+                for weights in trainer.online.parameters():
+                    weights.fill_(float("nan"))
+        return record
+
+    trainer.step = step  # type: ignore[method-assign]
+    with Driven(trainer, tmp_path, pace=Pace(knn_pause=1e9, flush=60.0)) as run:
+        run.ask("run")
+        wait_for(lambda: run.page.status().state == "failed")
+        assert "The loss became nan at step 11" in run.page.status().message
+        assert run.page.last_step() == 10
