@@ -160,12 +160,24 @@ class LossPanel(_Over):
     name: CurveName = "loss"
     title = "Loss"
     caption = "From −2 (the two views agree) to 2. A collapsed network reaches −2 too: look at the rank."
+    caption_of_distance = "½ |Wp f − z|², from 0 on. A collapsed network reaches 0: look at the rank."
     y_label = "loss"
+    distance = False
 
     def __init__(self) -> None:
         super().__init__(-2.05, 0.0)
 
+    def update(self, view: RunView) -> None:
+        self.distance = view.config.loss == "euclidean"
+        said = f"<p>{self.caption if not self.distance else self.caption_of_distance}</p>"
+        if self.note.value != said:
+            self.note.value = said
+        super().update(view)
+
     def fit(self, low: float, high: float) -> None:
+        if self.distance:
+            self.set_range(self.y, 0.0, round_up(high))
+            return
         top = next(t for t in (-1.5, -1.0, 0.0, 1.0, 2.0, np.inf) if t >= high)
         self.set_range(self.y, -2.05, 2.1 if top == np.inf else top)
 
