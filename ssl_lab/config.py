@@ -657,7 +657,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 name="linear", title="The theory's own model: linear network on Gaussian data", source="P sec. 3",
                 # Weight decay as in the theory's test values, the same for both: the flow has one eta.
                 knobs={
-                    **_SIMSIAM, "predictor": "linear", "lr": 0.05, "lr_predictor": 0.05, "weight_decay": 0.05,
+                    **_SIMSIAM, "predictor": "linear", "lr": 0.02, "lr_predictor": 0.02, "weight_decay": 0.05,
                     "weight_decay_predictor": 0.05, "rho": 0.5,
                 },
                 config={

@@ -32,8 +32,8 @@ ROWS = {
     "linear": {
         "predictor": "linear",
         "ema": 0.0,
-        "lr": 0.05,
-        "lr_predictor": 0.05,
+        "lr": 0.02,
+        "lr_predictor": 0.02,
         "weight_decay": 0.05,
         "weight_decay_predictor": 0.05,
     },

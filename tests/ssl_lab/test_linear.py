@@ -337,10 +337,10 @@ def test_the_mapping_of_the_linear_preset_is_exact() -> None:
     config = preset("linear")
     t = theory_of(config, config.knobs)
     assert (t.eta, t.sigma2, t.alpha_p, t.tau, t.beta) == (0.05, 0.3, 1.0, 1.0, None)
-    assert (t.exact, t.curves, t.time_per_step, t.f_over_s) == (True, True, 0.05, 1.3)
+    assert (t.exact, t.curves, t.time_per_step, t.f_over_s) == (True, True, 0.02, 1.3)
     assert t.words.startswith("Exact but for the length of the steps")
-    t = theory_of(config, config.knobs.changed({"ema": 0.99, "lr_predictor": 0.1, "weight_decay_predictor": 0.025}))
-    assert (t.alpha_p, t.beta, t.exact) == (2.0, pytest.approx(0.2), True)
+    t = theory_of(config, config.knobs.changed({"ema": 0.99, "lr_predictor": 0.04, "weight_decay_predictor": 0.025}))
+    assert (t.alpha_p, t.beta, t.exact) == (2.0, pytest.approx(0.5), True)
     for changes, word in (
         ({"weight_decay": 0.1}, "decay"),
         ({"predictor": "directpred"}, "Wp is set"),
