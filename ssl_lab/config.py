@@ -395,7 +395,7 @@ FASHION_MNIST = DatasetInfo(
 CODE = (128, 32)
 """How numbers that are no pixels are kept as bytes: byte = number * 32 + 128, so that a byte holds -4 to 3.97."""
 GAUSSIAN = DatasetInfo(
-    name="gaussian", title="Gaussian noise (16 numbers, white, embedded)", image_size=4, channels=1, download=False,
+    name="gaussian", title="Gaussian (16 numbers, embedded)", image_size=4, channels=1, download=False,
     encoder="linear", labelled=False,
     # The theory's own data: x of covariance I, and views x + noise of covariance sigma^2 I. Normalising undoes the
     # bytes' code and nothing else.

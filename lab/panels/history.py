@@ -9,6 +9,7 @@ import numpy as np
 
 from lab.panels.base import MARK, NOW, OTHERS, Panel, float32, round_up
 from lab.view import CurveName, RunView
+from ssl_lab.config import DATASETS
 from ssl_lab.pyramid import Curve
 
 MARKS = 60
@@ -48,6 +49,11 @@ class _Over(Panel):
 
     def fit(self, low: float, high: float) -> None:
         """Moves the vertical range to the values shown."""
+
+    def say(self, caption: str) -> None:
+        """Puts a caption under the picture, in one message and only if it is another."""
+        if self.note.value != (said := f"<p>{caption}</p>"):
+            self.note.value = said
 
     def update(self, view: RunView) -> None:
         steps, values = self.curve(view.curves)
@@ -169,9 +175,7 @@ class LossPanel(_Over):
 
     def update(self, view: RunView) -> None:
         self.distance = view.config.loss == "euclidean"
-        said = f"<p>{self.caption if not self.distance else self.caption_of_distance}</p>"
-        if self.note.value != said:
-            self.note.value = said
+        self.say(self.caption_of_distance if self.distance else self.caption)
         super().update(view)
 
     def fit(self, low: float, high: float) -> None:
@@ -196,6 +200,11 @@ class AccuracyPanel(_Over):
     def curve(self, curves: Mapping[CurveName, Curve]) -> Curve:
         steps, values = super().curve(curves)
         return steps, 100.0 * values
+
+    def update(self, view: RunView) -> None:
+        info = DATASETS.get(view.config.dataset)
+        self.say(self.caption if info is None or info.labelled else "There is none: these data have no classes.")
+        super().update(view)
 
     def fit(self, low: float, high: float) -> None:
         floor = next(f for f in (90.0, 80.0, 60.0, 40.0, 0.0) if f <= low)

@@ -136,10 +136,16 @@ def test_a_distance_is_drawn_from_0_on_and_a_cosine_again_from_minus_2(store: Ru
         panel.update(ViewReader(other).read())
         assert (panel.y.min, panel.y.max) == (0.0, 0.75)
         assert "½" in panel.note.value
+        accuracy = AccuracyPanel()
+        accuracy.update(ViewReader(other).read())
+        assert "no classes" in accuracy.note.value
     panel.update(ViewReader(store).read())
     assert (panel.y.min, panel.y.max) == (-2.05, -1.0)
     assert "−2" in panel.note.value
-    panel.close()
+    accuracy.update(ViewReader(store).read())
+    assert "nearest" in accuracy.note.value
+    for each in (panel, accuracy):
+        each.close()
 
 
 def test_a_turned_knob_is_marked(store: RunStore) -> None:
