@@ -250,6 +250,22 @@ def test_stays_aligned_is_the_inequality() -> None:
     assert theory.stays_aligned(p, s, **SET).tolist() == [False, True, False, False]
 
 
+def test_the_condition_for_staying_aligned_is_theorem_3s_for_a_mode_that_grows() -> None:
+    u = commuting_pair()[0]
+    rng = np.random.default_rng(6)
+    seen = set()
+    for _ in range(200):
+        p, s = rng.uniform(0, 0.9, 4), rng.uniform(0, 1.5, 4)
+        rules = {"sigma2": 0.3, "eta": float(rng.uniform(0, 0.2)), "alpha_p": float(rng.uniform(0.2, 3)), "tau": 0.9}
+        k = theory.commutator_gain((u * p) @ u.T, (u * s) @ u.T, **rules)
+        grows = theory.growth(p, sigma2=rules["sigma2"], eta=rules["eta"], tau=rules["tau"]) > 0
+        holds = theory.stays_aligned(p, s, **rules)
+        assert holds.tolist() == (grows & (np.diag(u.T @ k @ u) > 0)).tolist()
+        assert theory.alignment_rate((u * p) @ u.T, (u * s) @ u.T, **rules) == pytest.approx(np.diag(u.T @ k @ u).min())
+        seen |= set(holds[grows].tolist())
+    assert seen == {True, False}
+
+
 @pytest.mark.parametrize("rules", [{}, {"alpha_p": 3.0}, {"alpha_p": 0.5, "tau": 0.6}])
 def test_matrices_in_a_common_basis_are_the_modes(rules: dict[str, float]) -> None:
     u, p, s = commuting_pair()
