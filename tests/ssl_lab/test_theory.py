@@ -120,6 +120,7 @@ def test_without_weight_decay_a_mode_is_learned_or_loses_its_s() -> None:
         {"eta": 0.05, "sigma2": 0.3, "alpha_p": 4.0, "tau": 0.7},
         {"eta": 0.15, "sigma2": 0.1, "alpha_p": 0.3},
         {"eta": 0.002, "sigma2": 0.3},
+        {"eta": 4e-4, "sigma2": 0.6},
         {"eta": 0.0, "sigma2": 0.3, "alpha_p": 2.0},
     ],
 )
@@ -133,7 +134,8 @@ def test_on_either_side_of_the_basins_edges_modes_end_otherwise(rules: dict[str,
     assert (np.diff(low) < 0).all()
     assert (np.diff(high) > 0).all()
     inside = {name: rules[name] for name in rules if name != "tau"}
-    for edge, sign in ((low, 1), (high, -1)):
+    # From just below the high edge a mode comes back from an s of exp(-1 / eta) or so, which no number holds at last.
+    for edge, sign in ((low, 1), (high, -1))[: 2 if rules["eta"] != 4e-4 else 1]:
         step = 2e-4 * np.abs(edge) + 1e-6
         starts = np.concatenate([edge + sign * step, edge - sign * step])
         found = theory.phase_map(starts, np.concatenate([s, s]), rules.get("tau", 1.0), **inside)
