@@ -11,7 +11,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -259,7 +259,7 @@ def _said(path: Path) -> Mapping[str, Any]:
     try:
         metadata = json.loads(path.read_text("utf-8"))["metadata"]
         said = metadata.get("ssl_lab")
-        return said if isinstance(said, dict) else {"title": metadata.get("title")}
+        return said if isinstance(said, dict) else {"title": str(metadata["title"]).removesuffix(" · ssl-lab")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
@@ -281,14 +281,18 @@ def _date(created: float) -> str:
 
 
 def _recorded() -> dict[str, tuple[list[SpectrumRecord], list[Any], Any]]:
-    """Spectra, events and accuracy of each recording that can be read."""
-    found = {}
+    """Of each recording that can be read: spectra, events, and (data set, steps, accuracies by kNN)."""
+    found: dict[str, tuple[list[SpectrumRecord], list[Any], Any]] = {}
     for path in recordings():
         try:
             with RunStore.open(path, readonly=True) as store:
                 spectra = store.spectra()
                 if len(spectra) > 1:
-                    found[path.stem] = spectra, store.events(), store.curve("knn", points=POINTS)
+                    found[path.stem] = (
+                        spectra,
+                        store.events(),
+                        (store.config().dataset, *store.curve("knn", points=POINTS)),
+                    )
         except _BROKEN:
             log.warning("A recording cannot be read: %s", path, exc_info=True)
     return found
@@ -308,13 +312,13 @@ def _draw() -> dict[str, sketch.Picture]:
             pictures[name] = draw(spectra, events)
         except _BROKEN:
             log.warning("The picture %s cannot be drawn", name, exc_info=True)
-    pictures["reproduce"] = sketch.reproduce([knn for _, _, knn in _by_range(found.values())])
+    # Runs on one data set, the one on which there is most to learn.
+    grown = max(
+        (run[2] for run in found.values() if len(run[2][2])), key=lambda knn: float(np.ptp(knn[2])), default=None
+    )
+    if grown is not None:
+        pictures["reproduce"] = sketch.reproduce([run[2][1:] for run in found.values() if run[2][0] == grown[0]])
     return pictures
-
-
-def _by_range(runs: Iterable[tuple[Any, Any, Any]]) -> list[tuple[Any, Any, Any]]:
-    """Those whose accuracy grows most come first."""
-    return sorted(runs, key=lambda run: -float(np.ptp(run[2][1])) if len(run[2][1]) else 0.0)
 
 
 def _film() -> dict[str, Any] | None:
