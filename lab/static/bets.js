@@ -57,6 +57,7 @@ function render({ model, el }) {
         put(verdict, state.verdict);
         put(why, state.why);
         put(equation, state.equation);
+        box.hidden = !(has && state.says);
         box.classList.toggle("ssl-won", state.won === true);
         box.classList.toggle("ssl-lost", state.won === false);
       },

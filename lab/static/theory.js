@@ -70,8 +70,16 @@ function render({ model, el }) {
     model.set("speed", Number(speed.value));
     tell();
   });
+  const zoom = make("input", "", { type: "checkbox", id: `${room}-zoom` });
+  zoom.addEventListener("change", () => {
+    model.set("zoom", zoom.checked);
+    tell();
+  });
   const transport = make("div", "ssl-buttons", { role: "group", "aria-label": "Time" },
-    play, again, onward, make("label", "", { for: `${room}-speed` }, "Speed"), speed);
+    play, again, onward, make("label", "", { for: `${room}-speed` }, "Speed"), speed,
+    make("label", "ssl-zoom", {}, zoom, "Zoom in on p₋ and the basin of collapse"));
+  // Nobody is made to watch what moves.
+  if (window.matchMedia("(prefers-reduced-motion: reduce)").matches) model.send({ do: "pause" });
 
   // ---------------------------------------------------------------- sliders
 
@@ -163,6 +171,7 @@ function render({ model, el }) {
   const shows = {
     "change:playing": () => put(play, model.get("playing") ? "Pause" : "Play"),
     "change:speed": () => (speed.value = String(model.get("speed"))),
+    "change:zoom": () => (zoom.checked = model.get("zoom")),
     "change:values change:idle": () => sliders.forEach((one) => one.show()),
     "change:switches change:why": () => switches.forEach((one) => one.show()),
   };

@@ -125,7 +125,7 @@ class Theory:
         self._build()
         close_doors(parts(self.widget))
         self.publisher = Publisher(self.browser, self._tick, tick_pause=self._pause, served=self._house.served)
-        self.board.observe(lambda _: self.publisher.poke(), names=["values", "switches", "speed"])
+        self.board.observe(lambda _: self.publisher.poke(), names=["values", "switches", "speed", "zoom"])
         self.board.on_msg(self._on_board)
         self.bets.on_msg(self._on_bets)
         self.browser.on_msg(self._on_key)
@@ -223,6 +223,8 @@ class Theory:
         self.lesson.before_turn(self.flow)
         if self.flow.turn(asked):
             self._stale = True
+        if self.plane.close_up != self.board.zoom:
+            self.plane.close_up, self._stale = self.board.zoom, True
 
     @property
     def moving(self) -> bool:
@@ -236,6 +238,10 @@ class Theory:
 
     def _tick(self, draw: bool) -> bool:
         now = self._clock()
+        if self.browser.query is None:
+            # A kernel that is kept ready waits for its page with the flow at its start.
+            self._moved = now
+            return False
         if not draw:
             # A flow that moves is worth a picture as much as a turn: the browser's answers alone bound it.
             due = self._drawn_at + self._pause() - now
@@ -285,8 +291,8 @@ class Theory:
             kind = "running" if state == "moving" else "paused"
             Changes(self.headline).set(
                 "value",
-                f"<b>Linear theory</b> <span class='ssl-state ssl-{kind}'>{state}</span> "
-                f"t = <b data-time='{self.flow.time:.1f}'>{self.flow.time:.0f}</b>",
+                f"<span class='ssl-state ssl-{kind}'>{state}</span> "
+                f"time <b data-time='{self.flow.time:.1f}'>{self.flow.time:.0f}</b>",
             )
             Changes(self.bets).set("questions", self.lesson.state())
         if words != self._read and now - self._read_at > READING:

@@ -22,7 +22,7 @@ _CSS = f"""{shared_css("ssl-lesson")}
 .ssl-lesson input {{ margin: 0; width: 16px; height: 16px; accent-color: {ACCENT}; flex: none; }}
 .ssl-lesson .ssl-buttons {{ display: flex; gap: 6px; margin: 8px 0 0; }}
 .ssl-lesson p {{ margin: 6px 0 0; }}
-.ssl-lesson p:empty, .ssl-lesson .ssl-verdict:not(:has(p:not(:empty))) {{ display: none; }}
+.ssl-lesson p:empty, .ssl-lesson b:empty, .ssl-lesson [hidden] {{ display: none !important; }}
 .ssl-lesson .ssl-verdict {{ margin-top: 8px; padding: 2px 10px 8px; border-left: 4px solid {ACCENT};
   background: color-mix(in srgb, {ACCENT} 8%, transparent); }}
 .ssl-lesson .ssl-verdict b {{ display: block; font-weight: 600; }}

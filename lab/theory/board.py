@@ -33,6 +33,8 @@ _CSS = f"""{shared_css("ssl-board")}
 .ssl-board select {{ font: inherit; height: 28px; color: inherit; border-radius: 4px;
   border: 1px solid var(--jp-border-color1, #bdbdbd); background: var(--jp-layout-color1, #fff); }}
 .ssl-board select:focus-visible {{ outline: 2px solid {ACCENT}; outline-offset: 1px; }}
+.ssl-board .ssl-zoom {{ flex: 1 1 100%; display: flex; gap: 8px; align-items: center; padding: 3px 0; }}
+.ssl-board .ssl-zoom input {{ width: 16px; height: 16px; margin: 0; accent-color: {ACCENT}; }}
 .ssl-board .ssl-turn {{ display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 8px;
   padding: 3px 0 5px; }}
 .ssl-board .ssl-turn label i {{ font-family: "STIX Two Text", Georgia, serif; font-size: 14px; }}
@@ -76,6 +78,8 @@ class Board(anywidget.AnyWidget):
     switches: Any = t.Dict(help="Whether each switch is on.").tag(sync=True, echo_update=False)
 
     speed: Any = t.Float(SPEEDS[1][1], help="Units of time in a second.").tag(sync=True, echo_update=False)
+
+    zoom: Any = t.Bool(False, help="Whether what lies around p- fills the plane.").tag(sync=True, echo_update=False)
 
     playing: Any = t.Bool(True, help="Whether the flow moves.").tag(sync=True)
 

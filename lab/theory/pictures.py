@@ -133,6 +133,8 @@ class Plane(Picture):
             y_offset=-6, font_weight="bold", visible=False,
         )  # fmt: skip
         self._tau = 1.0
+        self.close_up = False
+        """Whether what lies around p- fills the picture."""
         super().__init__(x, y, [
             self.field, self.parabola, self.edge, *self.ways.values(), self.trails, self.stable, self.unstable,
             self.names, self.modes[False], self.modes[True],
@@ -143,9 +145,20 @@ class Plane(Picture):
         """Right end of the plane."""
         return float(self.x.max)
 
+    @property
+    def p_most(self) -> float:
+        """Upper end of the plane."""
+        return float(self.y.max)
+
     def fit(self, flow: Flow) -> None:
-        """Moves the right end to what there is to be seen; it does not jump at every turn."""
+        """Moves the ends to what there is to be seen, or to what lies around p-; they do not jump at every turn."""
         rest, at = flow.settings.rest(), flow.settings
+        if self.close_up:
+            p = round_up(3.0 * rest[0] if rest and rest[0] > 0 else 0.15)
+            self.set_range(self.y, 0.0, min(p, P_MOST))
+            self.set_range(self.x, 0.0, round_up(0.6 * p * p / at.alpha_p))
+            return
+        self.set_range(self.y, 0.0, P_MOST)
         there = [1.25 * rest[1] ** 2 / at.alpha_p] if rest else []
         self.set_range(self.x, 0.0, round_up(max(*there, 1.05 * float(np.square(flow.ahead.states[:, 1]).max()), 0.05)))
 
@@ -154,18 +167,19 @@ class Plane(Picture):
         self.fit(flow)
         self._draw_field(flow)
         # Theory's curves are of what both predictor and stop-gradient hold up.
-        p = np.linspace(0.0, min(P_MOST, np.sqrt(at.alpha_p * self.s_most)), 60)
+        p = np.linspace(0.0, min(self.p_most, np.sqrt(at.alpha_p * self.s_most)), 60)
         put(self.parabola, parabola(p, at.alpha_p) if at.protected else None, p)
-        line = edge(at, self.s_most, P_MOST)
+        line = edge(at, self.s_most, self.p_most)
         put(self.edge, None if line is None else line[:, 0], None if line is None else line[:, 1])
         self._draw_rest(flow)
 
     def _draw_rest(self, flow: Flow) -> None:
         at, rest = flow.settings, flow.settings.rest()
-        ends = [("p₊", rest[1])] if rest else []
+        ends = [("p₊", rest[1])] if rest and rest[1] <= self.p_most else []
         # 0 is stable if anything pulls there; without weight decay p- has come to it.
         stable = [*ends, *([("0", 0.0)] if at.eta > 0 or not at.protected else [])]
         unstable = [] if rest is None else [("p₋", rest[0])] if at.eta > 0 else [("0", 0.0)]
+        unstable = [(name, p) for name, p in unstable if p <= self.p_most and p * p <= at.alpha_p * self.s_most]
         for mark, found in ((self.stable, stable), (self.unstable, unstable)):
             gains = np.array([p for _, p in found])
             put(mark, gains**2 / at.alpha_p, gains)
@@ -183,12 +197,12 @@ class Plane(Picture):
         columns, rows = FIELD
         s = (np.arange(columns) + 0.6) / columns * self.s_most
         # Without a predictor p is 1 and nothing else.
-        p = (np.arange(rows) + 0.5) / rows * P_MOST if at.predictor else np.ones(1)
+        p = (np.arange(rows) + 0.5) / rows * self.p_most if at.predictor else np.ones(1)
         s, p = (axis.ravel() for axis in np.meshgrid(s, p))
         w = np.sqrt(s)
         change = rates(np.stack([p, w, tau * w]), at)
         # In widths and heights of the picture, which is about 1.3 times as wide as high.
-        across, up = 1.3 * 2 * w * change[1] / self.s_most, change[0] / P_MOST
+        across, up = 1.3 * 2 * w * change[1] / self.s_most, change[0] / self.p_most
         speed = np.hypot(across, up)
         usual = max(float(np.median(speed)), 1e-9)
         length = np.where(speed > 1e-7, 0.075 * (0.3 + 0.7 * speed / (speed + usual)), 0.0)
@@ -198,37 +212,41 @@ class Plane(Picture):
         # Tail, tip, one barb, tip, other barb: one stroke.
         for i, (along, aside) in enumerate([(-0.5, 0.0), (0.5, 0.0), (0.2, 0.14), (0.5, 0.0), (0.2, -0.14)]):
             x[:, i] = s + (along * across - aside * up) / 1.3 * self.s_most
-            y[:, i] = p + (along * up + aside * across) * P_MOST
+            y[:, i] = p + (along * up + aside * across) * self.p_most
         x[:, 5], y[:, 5] = x[:, 4], np.nan
         y[-1, 5] = y[-1, 4]
-        put(self.field, np.clip(x, 0.0, self.s_most).ravel(), np.clip(y, 0.0, P_MOST).ravel())
+        put(self.field, np.clip(x, 0.0, self.s_most).ravel(), np.clip(y, 0.0, self.p_most).ravel())
 
     def move(self, flow: Flow) -> None:
         if flow.settings.follows and abs(float(np.median(np.clip(flow.tau, 0.0, 2.0))) - self._tau) > TAU_SEEN:
             self._draw_field(flow)
         learns = flow.learns
+        there = (flow.s <= self.s_most) & (flow.p <= self.p_most) if self.close_up else np.ones_like(learns)
         for fate, mark in self.modes.items():
-            chosen = learns == fate
-            put(mark, self._seen_s(flow.s[chosen]), np.clip(flow.p[chosen], 0.0, P_MOST))
+            chosen = (learns == fate) & there
+            put(mark, np.minimum(flow.s[chosen], self.s_most), np.clip(flow.p[chosen], 0.0, self.p_most))
         ahead = flow.ahead_of_now(AHEAD_POINTS)
         for fate, way in self.ways.items():
-            put(way, gapped(self._seen_s(np.square(ahead[:, 1])).T), gapped(ahead[:, 0].T, learns == fate))
+            put(way, *self._paths(np.square(ahead[:, 1]), ahead[:, 0], learns == fate))
         self._draw_trails(flow)
 
-    def _seen_s(self, s: Array) -> Array:
-        return np.minimum(s, self.s_most)
+    def _paths(self, s: Array, p: Array, shown: NDArray[np.bool_]) -> tuple[Any, Any]:
+        """Paths (T, n) as one line with gaps; what lies outside of the plane is a gap too."""
+        outside = (s > 1.02 * self.s_most) | (p > 1.02 * self.p_most)
+        return gapped(s.T), gapped(np.where(outside, np.nan, p).T, shown)
 
     def _draw_trails(self, flow: Flow) -> None:
         count = AGES * PIECES
         times = flow.time - TRAIL + TRAIL * np.arange(count + 1) / count
         states = flow.states(np.maximum(times, flow.earliest))
-        s, p = self._seen_s(np.square(states[:, 1])), states[:, 0]
+        s, p = np.square(states[:, 1]), states[:, 0]
         xs, ys = [], []
         for fate in (True, False):
             for age in range(AGES):
                 part = slice(age * PIECES, (age + 1) * PIECES + 1)
-                xs.append(gapped(s[part].T))
-                ys.append(gapped(p[part].T, flow.learns == fate))
+                x, y = self._paths(s[part], p[part], flow.learns == fate)
+                xs.append(x)
+                ys.append(y)
         with self.trails.hold_sync():
             self.trails.x, self.trails.y, self.trails.visible = float32(np.stack(xs)), float32(np.stack(ys)), True
 
@@ -262,7 +280,7 @@ class OverTime(Picture):
         )  # fmt: skip
         levels = [self.high, self.low] if guides else []
         super().__init__(x, y, [*levels, self.curves[False], self.curves[True], self.cursor])
-        self.figure.fig_margin = {"top": 6, "bottom": 36, "left": 52, "right": 12}
+        self.figure.fig_margin = {"top": 6, "bottom": 36, "left": 60, "right": 12}
 
     def _times(self) -> NDArray[np.float32]:
         line = np.append(self.grid, self.grid[-1])
