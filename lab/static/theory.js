@@ -27,14 +27,6 @@ const place = (knob, value) => (knob.log ? (LOG_STEPS * Math.log(value / knob.lo
 const valueAt = (knob, at) =>
   knob.log ? Number((knob.low * (knob.high / knob.low) ** (at / LOG_STEPS)).toPrecision(3)) : at;
 
-function symbolOf(text) {
-  const node = make("i");
-  const [head, ...tail] = text.split("_");
-  node.append(head);
-  if (tail.length) node.append(make("sub", "", {}, tail.join("_")));
-  return node;
-}
-
 function render({ model, el }) {
   const room = `ssl-board-${++boards}`;
   const ending = new AbortController();
@@ -95,7 +87,7 @@ function render({ model, el }) {
     const shown = make("output", "", { for: id, "aria-hidden": "true" });
     const help = make("small", "", { id: `${id}-help` }, knob.help);
     const row = make("div", "ssl-turn", { "data-name": knob.name },
-      make("label", "", { for: id }, `${knob.label} `, symbolOf(knob.symbol)), shown, input, help);
+      make("label", "", { for: id }, `${knob.label} `, make("i", "", {}, knob.symbol)), shown, input, help);
     const say = (value) => {
       put(shown, words(knob, value));
       input.setAttribute("aria-valuetext", words(knob, value));

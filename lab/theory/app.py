@@ -18,7 +18,7 @@ import ipywidgets as w
 
 from lab.browser import Browser
 from lab.controls import guarded
-from lab.doors import close_doors, parts
+from lab.doors import close_doors, is_whole, parts
 from lab.house import House
 from lab.locks import lock_kernel
 from lab.panels.base import MARK, NOW
@@ -63,7 +63,7 @@ _CSS = """
 .ssl-theory .ssl-at-times { grid-area: times; width: 100%; display: flex; flex-direction: column; gap: 10px; }
 .ssl-theory .ssl-at-lesson { width: 100%; margin-top: 10px; }
 .ssl-theory .ssl-legend { font-size: 13px; }
-.ssl-theory .ssl-words .widget-html-content { min-height: 2.7em; }
+.ssl-theory .ssl-words .widget-html-content { min-height: 1.35em; }
 .ssl-theory .ssl-key { font-weight: 400; }
 @container (max-width: 1080px) {
   .ssl-theory .ssl-body { grid-template-columns: minmax(260px, 320px) minmax(0, 1fr);
@@ -75,6 +75,7 @@ _CSS = """
   .ssl-theory .ssl-at-plane { order: 1; position: sticky; top: 0; z-index: 20; }
   .ssl-theory .ssl-at-plane .bqplot { height: 280px !important; }
   .ssl-theory .ssl-at-plane .ssl-panel-note { display: none; }
+  .ssl-theory .ssl-words .widget-html-content { min-height: 4.05em; }
   .ssl-theory .ssl-at-board { order: 2; }
   .ssl-theory .ssl-at-times { order: 3; }
 }
@@ -161,7 +162,12 @@ class Theory:
             self._do(content.get("do"))
 
     def _on_key(self, _browser: Any, content: Any, _buffers: Any) -> None:
-        if isinstance(content, dict):
+        if not isinstance(content, dict):
+            return
+        if is_whole(number := content.get("ping")):
+            # The page wants to know whether this kernel lives; nothing waits for the publisher.
+            self.browser.send({"pong": number})
+        else:
             self._do({"run_pause": "toggle", "step": "step"}.get(str(content.get("key"))))
 
     def _do(self, what: Any) -> None:
@@ -179,9 +185,9 @@ class Theory:
         if not isinstance(content, dict):
             return
         question, choice = content.get("question"), content.get("choice")
-        if isinstance(question, bool) or not isinstance(question, int):
+        if not is_whole(question, 0):
             return
-        if content.get("do") == "bet" and isinstance(choice, int) and not isinstance(choice, bool):
+        if content.get("do") == "bet" and is_whole(choice, 0):
             self._ask(lambda: self._bet(question, choice))
         elif content.get("do") == "show":
             self._ask(lambda: self._show_me(question))
@@ -204,8 +210,8 @@ class Theory:
         self._said_at = float("-inf")
 
     def _show_me(self, question: int) -> None:
-        self.lesson.before_turn(self.flow)
-        self.lesson.show(question, self.flow)
+        if not self.lesson.show(question, self.flow):
+            return
         self._said_at = float("-inf")
         self.playing = self._stale = True
         at = self.flow.settings
@@ -213,14 +219,13 @@ class Theory:
             state = Changes(self.board)
             state.set("values", {name: getattr(at, name) for name in RANGES})
             state.set("switches", {name: getattr(at, name) for name in SWITCHES})
-            # In tens of seconds nobody waits for what takes hundreds of units of time.
-            state.set("speed", SPEEDS[-1][1])
+            if self.lesson.questions[question].fast:
+                state.set("speed", SPEEDS[-1][1])
 
     def _turn(self) -> None:
         """Takes over what the sliders and the switches say now."""
         with self._lock:
             asked = {**self.board.values, **self.board.switches}
-        self.lesson.before_turn(self.flow)
         if self.flow.turn(asked):
             self._stale = True
         if self.plane.close_up != self.board.zoom:

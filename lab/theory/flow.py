@@ -89,14 +89,14 @@ RANGES: Mapping[str, Range] = {
                  help="Pulls p and W to zero. Draws modes onto the parabola, and widens the basin of collapse."),
     "sigma2": Range(label="Augmentation", symbol="σ²", low=0.0, high=1.5, step=0.05,
                     help="Variance that augmentation adds, over the data's own. Lowers the gain p that is learned."),
-    "alpha_p": Range(label="Predictor's rate", symbol="α_p", low=0.1, high=10.0, step=0.05, log=True,
+    "alpha_p": Range(label="Predictor's rate", symbol="αₚ", low=0.1, high=10.0, step=0.05, log=True,
                      help="Learning rate of the predictor over the network's. Narrows the parabola."),
     "beta": Range(label="EMA rate", symbol="β", low=0.002, high=1.0, step=0.05, log=True,
                   help="How fast the target follows the network: small is slow."),
     "gain": Range(label="Largest p at start", symbol="p(0)", low=0.02, high=1.1, step=0.01,
                   help="The modes start with gains p from near 0 up to this one."),
     "offset": Range(label="Start off the parabola", symbol="c", low=0.0, high=0.4, step=0.01,
-                    help="How far s starts from p²/α_p, up or down; 0 is on it."),
+                    help="How far s starts from p²/αₚ, up or down; 0 is on it."),
     "tau": Range(label="Target at start", symbol="τ(0)", low=0.1, high=1.0, step=0.05,
                  help="Target's weight over the network's when the flow starts; 1 is a copy."),
 }  # fmt: skip
@@ -117,8 +117,8 @@ class Settings:
     sigma2: float = 0.3
     alpha_p: float = 1.0
     beta: float = 0.1
-    gain: float = 0.5
-    offset: float = 0.06
+    gain: float = 0.45
+    offset: float = 0.03
     tau: float = 1.0
     stop_gradient: bool = True
     predictor: bool = True
@@ -257,10 +257,10 @@ def follow(y: Array, at: Settings, span: float = SPAN, longest: float = LONGEST)
 def begin(at: Settings, modes: int = MODES) -> Array:
     """Where the modes start, (3, n): gains from near 0 to ``at.gain``, s beside the parabola by up to ``at.offset``."""
     place = (np.arange(modes) + 0.5) / modes
-    p = at.gain * place**1.5
+    p = at.gain * place**2
     # The golden ratio's multiples: spread evenly, in no order that shows, and the same at every start.
     side = 2.0 * ((np.arange(1, modes + 1) * 0.6180339887498949) % 1.0) - 1.0
-    s = np.maximum(theory.parabola(p, at.alpha_p) + at.offset * side * np.sqrt(place), 1e-4)
+    s = np.maximum(theory.parabola(p, at.alpha_p) + at.offset * side * place, 1e-4)
     w = np.sqrt(s)
     return settled(np.stack([p, w, at.tau * w]), at)
 
@@ -355,6 +355,10 @@ class Flow:
         self.time = 0.0
         self.began = self.settings
         """The settings at the start."""
+        self.jumped = 0.0
+        """When modes last jumped: Wp put to I, or Wa to W."""
+        self.learned = np.zeros(MODES, dtype=bool)
+        """(n,) which modes had come to p+ before the last turn."""
         self._past_times = np.zeros(0)
         self._past = np.zeros((0, 3, MODES))
         self._look_ahead(begin(self.settings))
@@ -367,15 +371,21 @@ class Flow:
 
     def turn(self, changes: Mapping[str, Any]) -> bool:
         """Turns settings from this moment on, or starts again if they say where the start is; whether any changed."""
-        before, self.settings = self.settings, self.settings.turned(changes)
-        if self.settings == before:
+        before, after = self.settings, self.settings.turned(changes)
+        if after == before:
             return False
+        if before.rest() is not None:
+            self.learned = self.arrived
+        self.settings = after
         # Before anything has moved, a turn is of the start as well: modes on the parabola stay on it.
         if self.time == 0 or any(getattr(before, name) != getattr(self.settings, name) for name in START):
             self.restart()
         else:
             self._keep()
-            self._look_ahead(self._now)
+            held = settled(self._now, self.settings)
+            if not np.array_equal(held[0], self._now[0]):
+                self.jumped = self.time
+            self._look_ahead(held)
         return True
 
     def _keep(self) -> None:
@@ -445,6 +455,14 @@ class Flow:
     def tau(self) -> Array:
         """(n,) target over network."""
         return target(self._now)
+
+    @property
+    def arrived(self) -> NDArray[np.bool_]:
+        """(n,) which modes have come to p+, or stand above one that has moved away beneath them."""
+        rest = self.settings.rest()
+        if rest is None:
+            return np.zeros(MODES, dtype=bool)
+        return np.asarray((self.p > 0.9 * rest[1]) & (self.settings.alpha_p * self.s > 0.8 * rest[1] ** 2))
 
     @property
     def p_rate(self) -> Array:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.theory.flow import Flow, begin, follow
+from lab.theory.flow import Flow, Settings, Way, begin, follow
 
 Array = NDArray[np.float64]
 
@@ -38,7 +39,7 @@ class Mark:
     p: Array
     s: Array
     learned: NDArray[np.bool_]
-    """(n,) modes that are there, as far as p+ of a moment before lets one say."""
+    """(n,) modes that had come to p+ before the turn."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Question:
     look: Callable[[Flow, Mark], Seen]
     show: Callable[[Flow], None]
     """Turns it."""
+    fast: bool = False
+    """Whether it takes hundreds of units of time to see."""
 
 
 def count(many: int, of: int) -> str:
@@ -114,15 +117,9 @@ def _too_much_ready(flow: Flow) -> str:
         return "Put predictor and stop-gradient back first."
     if at.eta > at.critical:
         return ""
-    there = _arrived(flow)
-    first = "" if there.any() else "Wait until a mode has come to p₊; then "
+    first = "" if flow.arrived.any() else "Wait until a mode has come to p₊; then "
     words = f"{first}raise η beyond {at.critical:.3f}."
     return words[0].upper() + words[1:]
-
-
-def _arrived(flow: Flow) -> NDArray[np.bool_]:
-    rest = flow.settings.rest()
-    return np.zeros(len(flow.p), bool) if rest is None else np.asarray(np.abs(flow.p / rest[1] - 1) < 0.15)
 
 
 def _too_much_look(flow: Flow, mark: Mark) -> Seen:
@@ -141,11 +138,18 @@ def _too_much_look(flow: Flow, mark: Mark) -> Seen:
 
 def _too_much_show(flow: Flow) -> None:
     flow.turn({**_WHOLE, "eta": min(0.05, 0.25 * flow.settings.critical), "ema": False})
-    if not _arrived(flow).any():
-        flow.restart()
-        for _ in range(12):
-            flow.advance(5.0)
+    if not flow.arrived.any():
+        _let_learn(flow)
     flow.turn({"eta": 1.25 * flow.settings.critical})
+
+
+def _let_learn(flow: Flow) -> None:
+    """From the start to where modes have learned, if any do."""
+    flow.restart()
+    for _ in range(24):
+        if not flow.learns.any() or flow.arrived.any():
+            break
+        flow.advance(5.0)
 
 
 # ---------------------------------------------------------------- 3: without a predictor
@@ -176,9 +180,10 @@ def _no_predictor_look(flow: Flow, mark: Mark) -> Seen:
 
 
 def _no_predictor_show(flow: Flow) -> None:
-    flow.turn({**_WHOLE, "sigma2": max(flow.settings.sigma2, 0.1)})
-    if not (flow.s > ALIVE).any():
-        flow.restart()
+    at = flow.settings
+    flow.turn({**_WHOLE, "sigma2": max(at.sigma2, 0.1), "eta": min(at.eta, 0.5 * at.critical)})
+    if not flow.arrived.any():
+        _let_learn(flow)
     flow.turn({"predictor": False})
 
 
@@ -202,11 +207,9 @@ def _slow_look(flow: Flow, mark: Mark) -> Seen:
     if not flow.learns.any():
         return Seen(words="No mode learns from this start. Raise the largest p at start, and press Restart.")
     best = int(np.argmax(np.where(flow.learns, flow.s, -1.0)))
-    # The same start and settings but for the target, and how long that takes.
-    plain = flow.settings.turned({"ema": False})
-    way = follow(begin(plain), plain)
+    way = _without_ema(flow.settings)
     end, its_end = float(way.end[0, best]), float(flow.p[best])
-    settled = flow.resting or (flow.time >= 100.0 and abs(flow.p_rate[best]) < 1e-4)
+    settled = flow.resting or (flow.time >= 100.0 and abs(flow.p_rate[best]) < 3e-5)
     if not settled:
         return Seen(words=f"Watching: its best mode has p = {its_end:.3f}; without EMA it ends at {end:.3f}.")
     times, states = flow.way()
@@ -219,6 +222,13 @@ def _slow_look(flow: Flow, mark: Mark) -> Seen:
     return Seen(2 if abs(its_end - end) < 0.01 else 0 if its_end > end else 1, words)
 
 
+@lru_cache(maxsize=1)
+def _without_ema(at: Settings) -> Way:
+    """The way from the same start, under the same settings but for the target."""
+    plain = at.turned({"ema": False})
+    return follow(begin(plain), plain)
+
+
 def _reached(times: Array, s: Array) -> float:
     """When it came within a tenth of its end for good."""
     off = np.flatnonzero(np.abs(s / max(float(s[-1]), 1e-9) - 1) > 0.1)
@@ -226,7 +236,7 @@ def _reached(times: Array, s: Array) -> float:
 
 
 def _slow_show(flow: Flow) -> None:
-    flow.turn({**_WHOLE, "eta": 0.05, "sigma2": 0.3, "ema": True, "beta": 0.03, "gain": 0.5, "tau": 1.0})
+    flow.turn({**_WHOLE, "eta": 0.05, "sigma2": 0.3, "ema": True, "beta": 0.03, "gain": 0.45, "tau": 1.0})
     flow.restart()
 
 
@@ -239,7 +249,7 @@ QUESTIONS: tuple[Question, ...] = (
         task="Set the weight decay η to 0 and press Restart.",
         why="What pulls a mode to zero is weight decay: without it p₋ is 0, and with it the basin of collapse is gone. "
         "But small modes creep: near 0 a mode grows only as fast as its own p, and nothing draws it onto the parabola.",
-        equation="dp/dt = p D,  D = p [τ − (1+σ²) p] − η;  p₋ = 0 where η = 0  (s = p²/α_p)",
+        equation="dp/dt = p D,  D = p [τ − (1+σ²) p] − η;  p₋ = 0 where η = 0  (s = p²/αₚ)",
         ready=_no_decay_ready, look=_no_decay_look, show=_no_decay_show,
     ),
     Question(
@@ -267,7 +277,7 @@ QUESTIONS: tuple[Question, ...] = (
         why="While W grows the target lags, τ falls, and with it the gain that p is drawn to. At rest the target has "
         "caught up: τ = 1, whatever β. The small τ on the way widens the basin of collapse meanwhile.",
         equation="dτ/dt = β (1 − τ) − τ (ds/dt)/(2s), so that τ → 1 where s rests",
-        ready=_slow_ready, look=_slow_look, show=_slow_show,
+        ready=_slow_ready, look=_slow_look, show=_slow_show, fast=True,
     ),
 )  # fmt: skip
 
@@ -291,19 +301,13 @@ class Lesson:
         self._marks.pop(question, None)
         self._open = question
 
-    def show(self, question: int, flow: Flow) -> None:
-        """Turns what the question asks for; only who has bet is shown."""
-        if question in self.bets:
-            self.verdicts.pop(question, None)
-            self._marks.pop(question, None)
-            self._open = question
-            self.questions[question].show(flow)
-
-    def before_turn(self, flow: Flow) -> None:
-        """Notes what had been learned before a turn, which may take p+ away."""
-        self._arrived = _arrived(flow)
-
-    _arrived: NDArray[np.bool_] | None = None
+    def show(self, question: int, flow: Flow) -> bool:
+        """Turns what the question asks for; only who has bet is shown, which it says."""
+        if question not in self.bets:
+            return False
+        self.bet(question, self.bets[question])
+        self.questions[question].show(flow)
+        return True
 
     def look(self, flow: Flow) -> None:
         """Looks at the flow for the question that was bet on."""
@@ -317,8 +321,7 @@ class Lesson:
             return
         mark = self._marks.get(number)
         if mark is None or flow.time < mark.time:
-            learned = self._arrived if self._arrived is not None else _arrived(flow)
-            mark = self._marks[number] = Mark(flow.time, flow.p.copy(), flow.s.copy(), learned)
+            mark = self._marks[number] = Mark(flow.time, flow.p.copy(), flow.s.copy(), flow.learned)
         seen = question.look(flow, mark)
         self.verdicts[number] = seen
         if seen.answer is not None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import bqplot as bq
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.lean import bq
 from lab.panels.base import MARK, NOW, THEORY, Panel, float32, round_up
 from lab.theory.flow import MODES, SPAN, Flow, edge, rates, target
 from ssl_lab.theory import parabola
@@ -97,7 +97,7 @@ class Plane(Picture):
 
     title = "Modes in the (s, p) plane"
     caption = (
-        "Arrows: the flow. Green: the parabola s = p²/α<sub>p</sub>, its rest points filled where stable, hollow where "
+        "Arrows: the flow. Green: the parabola s = p²/αₚ, its rest points filled where stable, hollow where "
         "not. Dashed: the edge of the basin of collapse (for τ = 1); a mode beneath it dies."
     )
     x_label = "s, eigenvalue of F"
@@ -238,7 +238,7 @@ class Plane(Picture):
     def _draw_trails(self, flow: Flow) -> None:
         count = AGES * PIECES
         times = flow.time - TRAIL + TRAIL * np.arange(count + 1) / count
-        states = flow.states(np.maximum(times, flow.earliest))
+        states = flow.states(np.maximum(times, max(flow.earliest, flow.jumped)))
         s, p = np.square(states[:, 1]), states[:, 0]
         xs, ys = [], []
         for fate in (True, False):
@@ -365,7 +365,7 @@ class Targets(OverTime):
     """tau over time."""
 
     title = "Target over network, τ"
-    caption = "1 without EMA (SimSiam). With a slow EMA it falls while a mode grows, and comes back to 1."
+    caption = "1 without EMA (SimSiam). A slow target lags: τ falls while a mode grows, and rises while one dies."
     y_label = "τ"
 
     def __init__(self) -> None:

@@ -31,6 +31,8 @@ def going_on(flow: Flow) -> str:
         edge = (
             f"below p₋ = {low:.3f} a mode on the parabola dies" if at.eta > 0 else "without weight decay no mode dies"
         )
+        if at.follows and at.eta > 0:
+            edge = f"p₋ = {low:.3f} where τ = 1, and higher where τ is less"
         words = f"{fate[0].upper()}{fate[1:]}. p₊ = {high:.3f}; {edge}. Critical weight decay: {at.critical:.3f}."
     return f"{words} At rest." if flow.resting else words
 
@@ -62,7 +64,7 @@ def _predictor(at: Settings) -> tuple[str, str]:
     if at.predictor:
         return (
             "Wp learns along with W and comes into balance with it (P theorem 1).",
-            "W Wᵀ = WpᵀWp/α_p + e^(−2ηt) C",
+            "W Wᵀ = WpᵀWp/αₚ + exp(−2ηt) C",
         )
     if not at.stop_gradient:
         return "Gone: Wp = I, p = 1 in every mode.", "dw/dt = −(2σ² + η) w"
