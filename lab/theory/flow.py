@@ -284,7 +284,7 @@ def learned(y: Array, at: Settings) -> NDArray[np.bool_]:
         return np.asarray((w > 1e-3) & (np.abs(rates(y, at)[1]) <= 1e-7 * w))
     low, high = rest
     if low == 0:
-        # Without weight decay nothing pulls a mode that is there at all below the way up.
+        # Without weight decay only a mode with next to no s shrinks, as long as its gain stands above p+.
         return np.asarray(y[1] > 1e-6)
     middle = math.sqrt(low * high)
     for _ in range(LOOKS):

@@ -245,7 +245,7 @@ _WHOLE = {"stop_gradient": True, "predictor": True}
 QUESTIONS: tuple[Question, ...] = (
     Question(
         text="Weight decay is set to 0. Which modes collapse?",
-        choices=("None", "Those that start with a small p", "All"),
+        choices=("None of them", "The small ones", "All of them"),
         task="Set the weight decay η to 0 and press Restart.",
         why="What pulls a mode to zero is weight decay: without it p₋ is 0, and with it the basin of collapse is gone. "
         "But small modes creep: near 0 a mode grows only as fast as its own p, and nothing draws it onto the parabola.",

@@ -29,7 +29,7 @@ def going_on(flow: Flow) -> str:
         low, high = rest
         fate = "all modes learn" if learn == many else f"{learn} of {many} modes learn, {many - learn} die"
         edge = (
-            f"below p₋ = {low:.3f} a mode on the parabola dies" if at.eta > 0 else "without weight decay no mode dies"
+            f"below p₋ = {low:.3f} a mode on the parabola dies" if at.eta > 0 else "without weight decay p₋ = 0"
         )
         if at.follows and at.eta > 0:
             edge = f"p₋ = {low:.3f} where τ = 1, and higher where τ is less"
