@@ -50,6 +50,9 @@ STEP = 5.0
 MOST_ACTIONS = 100
 """What was pressed and waits to be done; anything more is passed over."""
 
+SETTLED = 0.3
+"""Seconds without a turn after which what takes long to find is looked for."""
+
 SAID_AGAIN = 0.3
 """Least seconds between two changes of the words that count along."""
 
@@ -98,7 +101,7 @@ class Theory:
         self.lesson = Lesson()
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.playing = True
-        self._moved = self._drawn_at = clock()
+        self._moved = self._drawn_at = self._turned_at = clock()
         self._stale = True
         self._shown: tuple[Any, ...] = ()
         self._said_at = self._read_at = float("-inf")
@@ -270,11 +273,13 @@ class Theory:
         """Draws what has changed; whether anything had."""
         self._speak()
         state = (self.flow.time, self.flow.settings, self.playing, self.moving)
-        if state == self._shown and not self._stale:
+        if self.plane.edge_wanted and not self._stale and self._clock() - self._turned_at > SETTLED:
+            self.plane.draw_edge(self.flow)
+        elif state == self._shown and not self._stale:
             return False
         self._shown = state
         if self._stale:
-            self._stale = False
+            self._stale, self._turned_at = False, self._clock()
             for picture in self.pictures:
                 picture.turn(self.flow)
         for picture in self.pictures:

@@ -63,6 +63,9 @@ MOST_STEPS = 600
 LOOKS = 3
 """How often modes that are still under way at the end of a path are followed for twice as long again."""
 
+EDGE_ROWS, EDGE_COLUMNS = 24, 14
+"""Starts in p and in s by which the edge of the basin is looked for where there is an EMA."""
+
 STILL = 1e-5
 """Change of p and s in a unit of time below which nothing is seen to move."""
 
@@ -222,8 +225,8 @@ class Way:
         return np.asarray(v * v * (1 + 2 * u) * y0 + u * u * (1 + 2 * v) * y1 + h * u * v * (v * d0 - u * d1))
 
 
-def follow(y: Array, at: Settings, span: float = SPAN, longest: float = LONGEST) -> Way:
-    """Follows modes from ``y`` (3, n) for a time, in steps as long as an error of :data:`ERROR` a step allows.
+def follow(y: Array, at: Settings, span: float = SPAN, longest: float = LONGEST, error: float = ERROR) -> Way:
+    """Follows modes from ``y`` (3, n) for a time, in steps as long as an error of so much a step in p, w and a allows.
 
     Takes at most :data:`MOST_STEPS` steps; a path that needs more ends sooner.
     """
@@ -239,7 +242,7 @@ def follow(y: Array, at: Settings, span: float = SPAN, longest: float = LONGEST)
         for stage in range(6):
             ahead = flat + (h * _STAGES[stage, : stage + 1]) @ slopes[: stage + 1]
             slopes[stage + 1] = rates(ahead.reshape(shape), at).ravel()
-        worst = float(np.abs((h * _ERROR) @ slopes).max()) / ERROR
+        worst = float(np.abs((h * _ERROR) @ slopes).max()) / error
         if worst <= 1.0:
             time, flat = time + h, ahead
             slopes[0] = slopes[6]
@@ -338,6 +341,35 @@ def edge(at: Settings, s_most: float, p_most: float) -> Array | None:
     up, down = branches
     points = [*reversed(down), (low * low / alpha, low), *up]
     return np.array(points[:: max(1, len(points) // 100)])
+
+
+def edge_of_start(at: Settings, s_most: float, p_most: float) -> Array | None:
+    """The edge of the basin of collapse for modes that start with the target at ``at.tau``: (s, p), (T, 2).
+
+    With a target of its own a mode is three numbers, and its fate hangs on all of them: so modes are started all over
+    the plane and followed, and for each p the least s that lives is sought between its neighbours once more.
+    None where nothing lives or nothing dies.
+    """
+    rest = at.rest()
+    if rest is None or rest[0] <= 0:
+        return None
+    p = p_most * (np.arange(EDGE_ROWS) + 0.5) / EDGE_ROWS
+    # Between the root of the least and of the most, evenly: basins are narrow in s.
+    low, high = np.full(EDGE_ROWS, 1e-3), np.full(EDGE_ROWS, 1.1)
+    there = np.ones(EDGE_ROWS, dtype=bool)
+    for _ in range(2):
+        share = low + (high - low) * np.linspace(0.0, 1.0, EDGE_COLUMNS)[:, None]
+        w = np.sqrt(s_most) * share**2
+        y = np.stack([np.broadcast_to(p, w.shape), w, at.tau * w]).reshape(3, -1)
+        end = follow(y, at, 4 * SPAN, 20.0, 1e-4).end
+        lives = (end[0] > rest[0]).reshape(w.shape)
+        first = np.argmax(lives, axis=0)
+        there &= lives.any(axis=0) & (first > 0)
+        columns = np.arange(EDGE_ROWS)
+        low, high = share[np.maximum(first - 1, 0), columns], share[first, columns]
+    middle = (low + high) / 2
+    line = np.stack([s_most * middle**4, p], axis=1)[there]
+    return line if len(line) > 1 else None
 
 
 class Flow:

@@ -275,7 +275,7 @@ QUESTIONS: tuple[Question, ...] = (
         choices=("It is larger", "It is smaller", "It is the same; the way there differs"),
         task="Switch EMA on, set β to 0.05 or less, and press Restart.",
         why="While W grows the target lags, τ falls, and with it the gain that p is drawn to. At rest the target has "
-        "caught up: τ = 1, whatever β. The small τ on the way widens the basin of collapse meanwhile.",
+        "caught up: τ = 1, whatever β.",
         equation="dτ/dt = β (1 − τ) − τ (ds/dt)/(2s), so that τ → 1 where s rests",
         ready=_slow_ready, look=_slow_look, show=_slow_show, fast=True,
     ),

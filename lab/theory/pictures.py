@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lab.lean import bq
 from lab.panels.base import MARK, NOW, THEORY, Panel, float32, round_up
-from lab.theory.flow import MODES, SPAN, Flow, edge, rates, target
+from lab.theory.flow import MODES, SPAN, Flow, edge, edge_of_start, rates, target
 from ssl_lab.theory import parabola
 
 Array = NDArray[np.float64]
@@ -98,7 +98,7 @@ class Plane(Picture):
     title = "Modes in the (s, p) plane"
     caption = (
         "Arrows: the flow. Green: the parabola s = p²/αₚ, its rest points filled where stable, hollow where "
-        "not. Dashed: the edge of the basin of collapse (for τ = 1); a mode beneath it dies."
+        "not. Dashed: the edge of the basin of collapse; a mode that starts to the left of it dies."
     )
     x_label = "s, eigenvalue of F"
     y_label = "p, gain of the predictor"
@@ -135,6 +135,8 @@ class Plane(Picture):
         self._tau = 1.0
         self.close_up = False
         """Whether what lies around p- fills the picture."""
+        self.edge_wanted = False
+        """Whether :meth:`draw_edge` has something to do."""
         super().__init__(x, y, [
             self.field, self.parabola, self.edge, *self.ways.values(), self.trails, self.stable, self.unstable,
             self.names, self.modes[False], self.modes[True],
@@ -169,9 +171,18 @@ class Plane(Picture):
         # Theory's curves are of what both predictor and stop-gradient hold up.
         p = np.linspace(0.0, min(self.p_most, np.sqrt(at.alpha_p * self.s_most)), 60)
         put(self.parabola, parabola(p, at.alpha_p) if at.protected else None, p)
-        line = edge(at, self.s_most, self.p_most)
-        put(self.edge, None if line is None else line[:, 0], None if line is None else line[:, 1])
+        # With a target of its own the edge takes following hundreds of modes: not while something is dragged.
+        self.edge_wanted = at.follows
+        self._put_edge(None if at.follows else edge(at, self.s_most, self.p_most))
         self._draw_rest(flow)
+
+    def draw_edge(self, flow: Flow) -> None:
+        """Draws the edge where :meth:`turn` has left it out."""
+        self.edge_wanted = False
+        self._put_edge(edge_of_start(flow.settings, self.s_most, self.p_most))
+
+    def _put_edge(self, line: Array | None) -> None:
+        put(self.edge, None if line is None else line[:, 0], None if line is None else line[:, 1])
 
     def _draw_rest(self, flow: Flow) -> None:
         at, rest = flow.settings, flow.settings.rest()

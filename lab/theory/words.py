@@ -28,9 +28,7 @@ def going_on(flow: Flow) -> str:
     else:
         low, high = rest
         fate = "all modes learn" if learn == many else f"{learn} of {many} modes learn, {many - learn} die"
-        edge = (
-            f"below p₋ = {low:.3f} a mode on the parabola dies" if at.eta > 0 else "without weight decay p₋ = 0"
-        )
+        edge = f"below p₋ = {low:.3f} a mode on the parabola dies" if at.eta > 0 else "without weight decay p₋ = 0"
         if at.follows and at.eta > 0:
             edge = f"p₋ = {low:.3f} where τ = 1, and higher where τ is less"
         words = f"{fate[0].upper()}{fate[1:]}. p₊ = {high:.3f}; {edge}. Critical weight decay: {at.critical:.3f}."

@@ -24,6 +24,7 @@ from lab.theory.flow import (
     Settings,
     begin,
     edge,
+    edge_of_start,
     follow,
     hessian,
     learned,
@@ -196,6 +197,29 @@ def test_the_edge_parts_those_that_live_from_those_that_die(world: dict[str, Any
     for share, lives in ((1.03, True), (0.97, False)):
         y = np.stack([p, w * share, w * share])
         assert (learned(follow(y, at).end, at) == lives).all()
+
+
+@pytest.mark.parametrize("world", [{}, {"beta": 0.01}, {"tau": 0.4, "alpha_p": 3.0}])
+def test_the_edge_with_an_ema_parts_them_too(world: dict[str, Any]) -> None:
+    at = Settings().turned({**world, "ema": True})
+    line = edge_of_start(at, 0.6 / at.alpha_p, 1.0)
+    assert line is not None
+    assert len(line) > 10
+    w = np.sqrt(line[:, 0])
+    for share, lives in ((1.1, True), (0.9, False)):
+        y = np.stack([line[:, 1], share * w, share * w * at.tau])
+        assert (learned(follow(y, at).end, at) == lives).all()
+    assert edge_of_start(at.turned({"eta": 0.3}), 1.0, 1.2) is None
+
+
+def test_with_an_ema_as_quick_as_can_be_the_edge_is_nearly_that_without() -> None:
+    at = Settings(eta=0.1)
+    plain, quick = edge(at, 0.1, 0.3), edge_of_start(at.turned({"ema": True, "beta": 1.0}), 0.1, 0.3)
+    assert plain is not None
+    assert quick is not None
+    order = np.argsort(plain[:, 1])
+    there = np.interp(quick[:, 1], plain[order, 1], plain[order, 0])
+    np.testing.assert_allclose(quick[:, 0], there, rtol=0.25, atol=5e-4)
 
 
 def test_no_edge_where_there_is_no_saddle() -> None:
@@ -484,6 +508,18 @@ def test_a_screen_reader_gets_a_line_at_a_time(page: Theory) -> None:
     assert page.browser.announce == first
     tick(page, 10.0)
     assert "All 12 modes die" in page.browser.announce
+
+
+def test_with_an_ema_the_edge_is_drawn_once_nothing_is_turned(page: Theory) -> None:
+    tick(page)
+    assert page.plane.edge.visible
+    page.board.set_state({"switches": {"stop_gradient": True, "predictor": True, "ema": True}})
+    tick(page)
+    assert not page.plane.edge.visible
+    tick(page, 0.1)
+    assert not page.plane.edge.visible
+    tick(page, 1.0)
+    assert page.plane.edge.visible
 
 
 def test_the_close_up_shows_the_saddle(page: Theory) -> None:
