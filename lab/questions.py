@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any, Literal
 
 from lab.controls import CHOICE_WORDS
 from lab.view import RunView
 from ssl_lab.config import Knobs, RunConfig, knob_meta, preset
 from ssl_lab.store import Event
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -165,7 +162,7 @@ class Place:
     turned and on the way to the verdict; there; something else was turned."""
     goal: int = 0
     """getting: the step to come to; watching, done: that of the verdict."""
-    turn: Mapping[str, Any] = NOTHING
+    turn: Mapping[str, Any] = field(default_factory=dict)
     """getting: what has to be turned at the goal."""
     before: int = 0
     """watching, done: the step at which the knob was turned, or began to be."""

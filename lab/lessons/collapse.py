@@ -147,7 +147,7 @@ QUESTIONS = (
         judge=survives,
         measures=(EFFECTIVE_RANK, LOSS),
         usual=1,
-        typical="",
+        typical="Seeds 0 to 4 went from 8.7–10.2 to 6.2–9.2: fewer, and far from collapse.",
         explanation="<p>In the linear model a symmetric predictor has a basin of collapse: directions whose gain "
         "starts below"
         "<span class='ssl-equation'>p<sub>−</sub> = [τ − √(τ² − 4η(1+σ²))] / [2(1+σ²)]</span>"
