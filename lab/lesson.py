@@ -204,6 +204,9 @@ class Lesson:
         if start is None:
             self._look_at_recording()
             return
+        if view is None and not self.bench.obstacle:
+            # The page is just opening: its first run is looked at when it is there.
+            return
         if view is not None and not self.bench.obstacle:
             self._begun.pop(view.id, None)
             if self._place(view).kind in ("ready", "getting"):
