@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lab.panels.base import Panel
-from lab.panels.eigenspace import AlignmentPanel, CorrelationPanel, PlanePanel, PredictorPanel
+from lab.panels.eigenspace import AlignmentPanel, CorrelationPanel, PredictorPanel
 from lab.panels.history import AccuracyPanel, AsymmetryPanel, EffectiveRankPanel, LossPanel
+from lab.panels.plane import PlanePanel
 
 
 def all_panels() -> list[Panel]:
