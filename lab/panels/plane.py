@@ -147,7 +147,7 @@ class PlanePanel(Panel):
     title = "Gain by direction"
     caption = "A point for each eigenvector of F: its eigenvalue, and the predictor's gain on it."
     x_label = "s, eigenvalue of F over the largest"
-    y_label = "p, gain of Wp over its largest"
+    y_label = "p, gain over the largest"
 
     def __init__(self) -> None:
         x, y = bq.LinearScale(min=0.0, max=1.05), bq.LinearScale(min=-0.1, max=1.15)
@@ -161,7 +161,7 @@ class PlanePanel(Panel):
             x=two, y=two, scales=scales, colors=[MARK], stroke_width=1.5, line_style="dashed", visible=False
         )
         self.stable = bq.Scatter(
-            x=two, y=two, scales=scales, colors=[THEORY], marker="cross", default_size=90, visible=False
+            x=two, y=two, scales=scales, colors=[THEORY], default_size=130, visible=False
         )
         self.unstable = bq.Scatter(
             x=two, y=two, scales=scales, colors=[MARK], default_size=150, fill=False, stroke_width=2, visible=False
@@ -205,7 +205,7 @@ class PlanePanel(Panel):
         lowest = min((float(gains.min()) for _, gains in clouds), default=0.0)
         if not absolute:
             self.set_range(self.x, 0.0, 1.05)
-            self.set_range(self.y, -1.15 if lowest < -0.1 else -0.1, 1.15)
+            self.set_range(self.y, next(low for low in (-0.1, -0.3, -0.6, -1.15) if low < lowest), 1.15)
             return
         rests = _arrays((*rule.stable, *rule.unstable)) or (np.zeros(1), np.zeros(1))
         right = max(float(s.max()) for s, _ in (*clouds, rests))
@@ -216,9 +216,9 @@ class PlanePanel(Panel):
 
     def _say(self, view: RunView, theory: TheoryKnobs, rule: Rule, *, absolute: bool) -> None:
         """The caption; one message, and only if it changed."""
-        units = "" if absolute else " Both axes are over their largest: a cosine forgets Wp's scale"
+        units = "" if absolute else " A cosine forgets scale, so both axes are over their largest"
         if not absolute:
-            units += ", so s+ and p+ stand at 1." if rule.unstable else "."
+            units += ": s+ and p+ are 1." if rule.unstable else "."
         mapping = ""
         if rule.mapped:
             decay = f"η = weight decay {theory.eta:g}"
