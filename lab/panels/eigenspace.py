@@ -74,6 +74,7 @@ class _ByIndex(Panel):
 class CorrelationPanel(_ByIndex):
     """Eigenvalues of F, log axis."""
 
+    key = "f"
     title = "Eigenvalues of F"
     caption = "How the projections' variance is shared. A learning network keeps many directions; collapse leaves one."
     y_label = "eigenvalue (log)"
@@ -92,6 +93,7 @@ class CorrelationPanel(_ByIndex):
 class PredictorPanel(_ByIndex):
     """Real parts of the eigenvalues of Wp."""
 
+    key = "wp"
     title = "Eigenvalues of Wp"
     caption = "Real parts, largest first. DirectPred makes them the square roots of F's, plus ε."
     x_label = "index, largest first"
@@ -111,6 +113,7 @@ class PredictorPanel(_ByIndex):
 class AlignmentPanel(_ByIndex):
     """cos(Wp v_i, v_i) for each eigenvector v_i of F."""
 
+    key = "alignment"
     title = "Alignment"
     caption = "1: the direction is an eigenvector of Wp too, as the theory says of a network that learns."
     y_label = "cos(Wp v, v)"

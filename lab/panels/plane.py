@@ -144,6 +144,7 @@ def _top(theory: TheoryKnobs, f: Array) -> float:
 class PlanePanel(Panel):
     """Each direction as a point: its share of F against the predictor's gain on it, with what the theory says of it."""
 
+    key = "plane"
     title = "Gain by direction"
     caption = "A point for each eigenvector of F: its eigenvalue, and the predictor's gain on it."
     x_label = "s, eigenvalue of F over the largest"
