@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from lab.panels.base import MARK, NOW, OTHERS, THEORY, Panel, float32, round_up
 from lab.view import RunView
-from ssl_lab import theory as _t
 from ssl_lab.config import SET_MODES, Knobs
 from ssl_lab.mapping import TheoryKnobs, theory_of
 from ssl_lab.pyramid import Curve
 from ssl_lab.spectrum import Spectrum
-from ssl_lab.theory import fixed_points, parabola
+from ssl_lab.theory import basin_edge, fixed_points, parabola
 
 Array = NDArray[np.float64]
 
@@ -73,11 +72,6 @@ def rule_of(theory: TheoryKnobs, knobs: Knobs, f: Array, *, absolute: bool) -> R
 def _trained_rule(theory: TheoryKnobs, f: Array, collapse: Sequence[tuple[float, float]], *, absolute: bool) -> Rule:
     """The parabola of weight decay, with its fixed points and the edge of the basin of collapse."""
     points = fixed_points(eta=theory.eta, sigma2=theory.sigma2, tau=theory.tau)
-    if points is None:
-        from types import SimpleNamespace
-
-        points = SimpleNamespace(p_plus=None, p_minus=None)
-    basin_edge = getattr(_t, "basin_edge", lambda s, **k: np.full_like(s, np.inf))
     line = "Line: the theory's parabola s = p² / αp"
     if points.p_plus is None or points.p_minus is None:
         # Nothing but 0 is left; a parabola has the same shape in whatever units.
@@ -97,20 +91,19 @@ def _trained_rule(theory: TheoryKnobs, f: Array, collapse: Sequence[tuple[float,
 
     edge = None
     if theory.eta > 0:
-        # Close points where the edge is steep: it ends at the hollow point's side of the axis.
-        s = np.linspace(0, 1, GRID) ** 3 * (_top(theory, f) if absolute else s_plus * 1.02)
-        gain = np.asarray(basin_edge(s, eta=theory.eta, sigma2=theory.sigma2, alpha_p=theory.alpha_p, tau=theory.tau))
-        drawn = np.isfinite(gain)
+        # Closer together where the edge is steep.
+        last = top**2 / theory.alpha_p
+        s = np.geomspace(min(float(parabola(points.p_minus, theory.alpha_p)), last) / 20, last, GRID)
+        gain = basin_edge(s, eta=theory.eta, sigma2=theory.sigma2, alpha_p=theory.alpha_p, tau=theory.tau)
+        drawn = np.isfinite(gain) & (gain >= 0)
         edge = (s[drawn] / s_unit, gain[drawn] / p_unit) if drawn.sum() > 1 else None
     share = points.p_minus / points.p_plus
     stable, unstable = (*collapse, place(points.p_plus)), (place(points.p_minus),)
     if theory.eta > 0:
-        rest = f"filled: where a mode rests, 0 and p+ = {points.p_plus:.2g}; hollow: p− = {points.p_minus:.2g}, "
-        rest += f"{100 * share:.2g} % of it; under the dashed edge a mode dies"
+        rest = f"filled: it rests at 0 or at p+ = {points.p_plus:.2g}; hollow: p− = {points.p_minus:.2g}, "
+        rest += f"{100 * share:.2g} % of p+; left of the dashed edge a mode dies"
     else:
-        rest = (
-            f"filled: p+ = {points.p_plus:.2g}, where a mode rests; hollow: 0, which without weight decay none falls to"
-        )
+        rest = f"filled: it rests at p+ = {points.p_plus:.2g}; hollow: 0, to which nothing falls without weight decay"
     return Rule(curve, edge, stable, unstable, f"{line}; {rest}.", mapped=True)
 
 
@@ -151,7 +144,7 @@ class PlanePanel(Panel):
     y_label = "p, gain over the largest"
 
     def __init__(self) -> None:
-        x, y = bq.LinearScale(min=0.0, max=1.05), bq.LinearScale(min=-0.1, max=1.15)
+        x, y = bq.LinearScale(min=-0.04, max=1.05), bq.LinearScale(min=-0.1, max=1.15)
         scales = {"x": x, "y": y}
         two = float32([0, 1])
         self.points = bq.Scatter(
@@ -161,9 +154,7 @@ class PlanePanel(Panel):
         self.edge = bq.Lines(
             x=two, y=two, scales=scales, colors=[MARK], stroke_width=1.5, line_style="dashed", visible=False
         )
-        self.stable = bq.Scatter(
-            x=two, y=two, scales=scales, colors=[THEORY], default_size=130, visible=False
-        )
+        self.stable = bq.Scatter(x=two, y=two, scales=scales, colors=[THEORY], default_size=130, visible=False)
         self.unstable = bq.Scatter(
             x=two, y=two, scales=scales, colors=[MARK], default_size=150, fill=False, stroke_width=2, visible=False
         )
@@ -176,8 +167,8 @@ class PlanePanel(Panel):
         # Where the loss is a cosine, Wp's scale means nothing.
         absolute = all(shown.config.loss == "euclidean" for shown in views)
         theory = theory_of(view.config, view.knobs)
-        f = np.zeros(0) if view.newest is None else np.maximum(view.newest.spectrum.f_eigenvalues, 0)
-        rule = rule_of(theory, view.knobs, f, absolute=absolute and len(f) > 0)
+        f = np.ones(1) if view.newest is None else np.maximum(view.newest.spectrum.f_eigenvalues, 0)
+        rule = rule_of(theory, view.knobs, f, absolute=absolute)
         clouds = [
             _cloud(shown.newest.spectrum, theory_of(shown.config, shown.knobs).f_over_s if absolute else None)
             for shown in views
@@ -205,14 +196,15 @@ class PlanePanel(Panel):
                 axis.label = name
         lowest = min((float(gains.min()) for _, gains in clouds), default=0.0)
         if not absolute:
-            self.set_range(self.x, 0.0, 1.05)
+            self.set_range(self.x, -0.04, 1.05)
             self.set_range(self.y, next(low for low in (-0.1, -0.3, -0.6, -1.15) if low < lowest), 1.15)
             return
         rests = _arrays((*rule.stable, *rule.unstable)) or (np.zeros(1), np.zeros(1))
         right = max(float(s.max()) for s, _ in (*clouds, rests))
         high = max(float(p.max()) for _, p in (*clouds, rests))
         high = round_up(1.08 * high)
-        self.set_range(self.x, 0.0, round_up(1.05 * right))
+        right = round_up(1.05 * right)
+        self.set_range(self.x, -0.04 * right, right)
         self.set_range(self.y, -round_up(-lowest) if lowest < -0.1 * high else -0.1 * high, high)
 
     def _say(self, view: RunView, theory: TheoryKnobs, rule: Rule, *, absolute: bool) -> None:

@@ -155,10 +155,13 @@ def test_a_trained_predictor_has_the_theory_beside_it(tmp_path: Path) -> None:
     share = found.p_minus / found.p_plus
     np.testing.assert_allclose(places(panel.stable), [(0, 0), (1, 1)], rtol=1e-6)
     np.testing.assert_allclose(places(panel.unstable), [(share**2, share)], rtol=1e-6)
+    # Beyond, where any gain above 0 is learned, no edge is drawn.
+    assert panel.edge.y.min() >= 0
     # The edge goes through p-, and its points are the theory's.
     s_plus = theory.parabola(found.p_plus, 2.0)
-    s = np.array([0.0005, 0.005, 0.02])
+    s = np.array([0.0005, 0.001, 0.003])
     edge = theory.basin_edge(s, eta=0.05, sigma2=0.3, alpha_p=2.0, tau=1.0)
+    assert (edge > 0).all()
     drawn = np.interp(s / s_plus, panel.edge.x, panel.edge.y)
     np.testing.assert_allclose(drawn, edge / found.p_plus, atol=0.01)
     assert np.interp(share**2, panel.edge.x, panel.edge.y) == pytest.approx(share, abs=0.01)
