@@ -26,6 +26,10 @@ FLOOR = 1e-9
 GRID = 80
 """Points of a curve."""
 
+SEEN = 0.01
+"""p- as a share of p+ from which on the edge of the basin is drawn: below, it is a dot in the corner, and not worth the
+integrator that finds it, which takes a kernel a second and 60 MB."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rule:
@@ -89,19 +93,19 @@ def _trained_rule(theory: TheoryKnobs, f: Array, collapse: Sequence[tuple[float,
     def place(gain: float) -> tuple[float, float]:
         return float(parabola(gain, theory.alpha_p)) / s_unit, gain / p_unit
 
-    edge = None
-    if theory.eta > 0:
+    share, edge = points.p_minus / points.p_plus, None
+    if share >= SEEN:
         # Closer together where the edge is steep.
         last = top**2 / theory.alpha_p
         s = np.geomspace(min(float(parabola(points.p_minus, theory.alpha_p)), last) / 20, last, GRID)
         gain = basin_edge(s, eta=theory.eta, sigma2=theory.sigma2, alpha_p=theory.alpha_p, tau=theory.tau)
         drawn = np.isfinite(gain) & (gain >= 0)
         edge = (s[drawn] / s_unit, gain[drawn] / p_unit) if drawn.sum() > 1 else None
-    share = points.p_minus / points.p_plus
     stable, unstable = (*collapse, place(points.p_plus)), (place(points.p_minus),)
     if theory.eta > 0:
         rest = f"filled: it rests at 0 or at p+ = {points.p_plus:.2g}; hollow: p− = {points.p_minus:.2g}, "
-        rest += f"{100 * share:.2g} % of p+; left of the dashed edge a mode dies"
+        rest += f"{100 * share:.2g} % of p+; "
+        rest += "left of the dashed edge a mode dies" if edge else "a mode that starts below it dies"
     else:
         rest = f"filled: it rests at p+ = {points.p_plus:.2g}; hollow: 0, to which nothing falls without weight decay"
     return Rule(curve, edge, stable, unstable, f"{line}; {rest}.", mapped=True)

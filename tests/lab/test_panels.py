@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,21 @@ def test_a_trained_predictor_has_the_theory_beside_it(tmp_path: Path) -> None:
     for words in ("η = weight decay 0.05", "αp = 2", "σ² = 0.3", "τ = 1", "read it as a tendency"):
         assert words in panel.note.value
     panel.close()
+
+
+def test_a_page_loads_no_integrator_for_an_edge_that_cannot_be_seen(tmp_path: Path) -> None:
+    code = """
+import sys
+from lab.panels.plane import rule_of
+from ssl_lab.config import preset
+from ssl_lab.mapping import theory_of
+import numpy as np
+config = preset("byol")
+rule = rule_of(theory_of(config, config.knobs), config.knobs, np.ones(4), absolute=False)
+assert rule.edge is None and len(rule.unstable) == 1
+assert not [name for name in sys.modules if name.split(".")[0] in ("scipy", "torch")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_what_the_theory_has_no_curve_for(tmp_path: Path) -> None:
