@@ -673,7 +673,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 },
                 config={
                     "encoder": "linear", **_SIZES["linear"], "batch_size": 1024, "momentum": 0.0, "loss": "euclidean",
-                    "start": "aligned", "spectrum_every": 20,
+                    "start": "aligned",
                 },
                 dataset="gaussian",
             ),

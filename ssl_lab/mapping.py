@@ -2,14 +2,14 @@
 
 How the two go together, derived for this optimiser. A step adds ``weight_decay`` times the weight to a gradient and
 moves by the group's own rate, so the network has ``W <- W + lr (Wp^T E - weight_decay W)`` and the predictor
-``Wp <- Wp + lr_predictor (E W^T - weight_decay_predictor Wp)``. Let a step last lr (with momentum m: lr / (1 - m)). Then
+``Wp <- Wp + lr_predictor (E W^T - weight_decay_predictor Wp)``. Let a step last lr, or with momentum m lr / (1 - m).
 
 * ``eta = weight_decay``, the network's;
 * ``alpha_p = lr_predictor / lr``, on the predictor's gradient. On its decay the theory has the rate 1, and the run has
   ``alpha_p weight_decay_predictor``: one theory holds for both only where this equals ``weight_decay``;
 * ``beta = (1 - ema) (1 - m) / lr``: the target comes nearer by the share 1 - ema a step. SimSiam (ema 0) has tau = 1;
-* ``sigma2 = augmentation * 0.3``: exact for the Gaussian data, whose views are x plus noise of that variance, and no more
-  than a convention for images, where 0.3 is the theory's worked example;
+* ``sigma2 = augmentation * 0.3``: exact for the Gaussian data, whose views are x plus noise of that variance, and
+  no more than a convention for images, where 0.3 is the theory's worked example;
 * F is measured on augmented views: E[f f^T] = W (X + X') W^T. For white data that is (1 + sigma2) W W^T, so that the
   theory's s_j is F's eigenvalue over 1 + sigma2.
 
