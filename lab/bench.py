@@ -900,6 +900,11 @@ class Bench:
             return self._complaint
         return self._why_not or self._overweight or self._host.trouble(self._store)
 
+    @property
+    def shown(self) -> str:
+        """What the shelf calls the run that is shown."""
+        return self._key
+
     def do(self, action: Callable[[], None], otherwise: Callable[[str], None] | None = None) -> None:
         """Has the publisher's thread do something, unless there is no seat for this page.
 
