@@ -6,10 +6,10 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import bqplot as bq
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.lean import bq
 from lab.panels.base import MARK, NOW, OTHERS, THEORY, Panel, float32, round_up
 from lab.view import RunView
 from ssl_lab.config import SET_MODES, Knobs
