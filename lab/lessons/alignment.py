@@ -1,4 +1,4 @@
-"""Lesson 04: the predictor lines up with the eigenvectors of F. Shown from recordings on CIFAR-10, and live on digits."""
+"""Lesson 04: the predictor lines up with the eigenvectors of F; from recordings on CIFAR-10, and live on digits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ ABOUT: Mapping[str, str] = MappingProxyType(
 """The recordings that can be chosen, in words."""
 
 SCALE = (
-    "Small runs of our own, and not the paper's: 10,000 CIFAR-10 images (JPEG) at 16×16, ResNet-18 of width 8, batch 32, "
+    "Small runs of our own, and not the paper's: 10,000 CIFAR-10 images (JPEG) at 16×16, ResNet-18 of width 8, batch "
+    "32, "
     "seed 0; BYOL with EMA .98, predictor's rate .2 and half the augmentation."
 )
 
@@ -115,9 +116,7 @@ QUESTIONS = (
         title="Which directions align first?",
         text="<p>BYOL trains its predictor Wp by gradient descent. Nobody tells it of F, the correlation of the "
         "projections; yet one eigenvector of F after the other becomes one of Wp. Which ones first?</p>",
-        answers=(
-            "Those with the largest eigenvalues of F", "Those with the smallest eigenvalues", "In no order",
-        ),
+        answers=("Those with the largest eigenvalues of F", "Those with the smallest eigenvalues", "In no order"),
         judge=largest_first,
         measures=(ALIGNED, Measure("mean place in F's order (0 largest, 1 smallest)", place_of_aligned)),
         recorded=Recorded(key=_key(PLAIN), before=EPOCH, after=4 * EPOCH),
@@ -131,28 +130,34 @@ QUESTIONS = (
     ),
     Question(
         title="Does it help to make Wp symmetric?",
-        text="<p>The theory takes Wp to be symmetric. Here it is made so after every step (blue), beside the BYOL of before "
+        text="<p>The theory takes Wp to be symmetric. Here it is made so after every step (blue), beside the BYOL of "
+        "before "
         "(dashed). After 40 epochs, which one has more directions aligned?</p>",
         answers=("The symmetric one", "The plain one", "They are alike"),
         judge=symmetric_sooner,
         measures=(ALIGNED, Measure("in plain BYOL", lambda view: aligned(_moment(PLAIN, view.step)), "{:.0f}")),
         recorded=Recorded(key=_key(SYMMETRIC), before=EPOCH, after=40 * EPOCH),
-        explanation="<p>Theorem 3 asks for a symmetric Wp. Trained freely, Wp has to lose its antisymmetric part first; by "
-        "rule it has none.</p><p>In print, at full scale (ResNet-18, 128 directions): after 20 and 100 epochs BYOL has 14 "
+        explanation="<p>Theorem 3 asks for a symmetric Wp. Trained freely, Wp has to lose its antisymmetric part "
+        "first; by "
+        "rule it has none.</p><p>In print, at full scale (ResNet-18, 128 directions): after 20 and 100 epochs BYOL "
+        "has 14 "
         "and 59 aligned, the symmetric one 124 and 101.</p>",
-        source="Tian, Chen &amp; Ganguli 2021, section 3; the printed counts: Höppe, Miszkurka &amp; Wilkman, figure 2.",
+        source="Tian, Chen &amp; Ganguli 2021, section 3; the printed counts: Höppe, Miszkurka &amp; Wilkman, figure "
+        "2.",
         panels=("alignment",),
     ),
     Question(
         title="What does asymmetry do meanwhile?",
-        text="<p>Plain BYOL again. Asymmetry is Σ|Wp − Wpᵀ| / Σ|Wp|: 0 for a symmetric matrix, about 1.4 for a random one. "
+        text="<p>Plain BYOL again. Asymmetry is Σ|Wp − Wpᵀ| / Σ|Wp|: 0 for a symmetric matrix, about 1.4 for a "
+        "random one. "
         "Nothing in the loss asks for symmetry. From epoch 1 to 40 it…</p>",
         answers=("falls", "rises", "stays about the same"),
         judge=asymmetry_moves,
         measures=(ASYMMETRY, ALIGNED),
         recorded=Recorded(key=_key(PLAIN), before=EPOCH, after=40 * EPOCH),
         explanation="<p>F is symmetric, so its eigenvectors U are orthonormal. A Wp that shares them all is</p>"
-        "<span class='ssl-equation'>Wp = U diag(p) Uᵀ</span><p>and that is symmetric. As directions align, asymmetry has to "
+        "<span class='ssl-equation'>Wp = U diag(p) Uᵀ</span><p>and that is symmetric. As directions align, asymmetry "
+        "has to "
         "go.</p>",
         source="Tian, Chen &amp; Ganguli 2021, section 3 and figure 3.",
         typical="On digits, live, it fell from 1.3 to .66 in 600 steps (mean of 5 runs).",
@@ -161,7 +166,8 @@ QUESTIONS = (
     ),
     Question(
         title="Symmetric, and without EMA?",
-        text="<p>Now SimSiam: the target is the online network itself, and Wp is symmetric by rule. Which will it be?</p>",
+        text="<p>Now SimSiam: the target is the online network itself, and Wp is symmetric by rule. Which will it "
+        "be?</p>",
         answers=("Many directions stay, and align", "F is left with one or two directions: collapse"),
         judge=keeps_directions,
         measures=(EFFECTIVE_RANK, ALIGNED),
@@ -173,7 +179,8 @@ QUESTIONS = (
     ),
     Question(
         title="Live: symmetric from here on",
-        text="<p>A BYOL on digits, trained for 200 steps: hardly any of its 32 directions is aligned yet. Make Wp symmetric. "
+        text="<p>A BYOL on digits, trained for 200 steps: hardly any of its 32 directions is aligned yet. Make Wp "
+        "symmetric. "
         "After 300 steps more, how many are?</p>",
         answers=("Fewer than 4", "4 to 7", "8 or more"),
         judge=by_threshold(aligned, 4, 8),
@@ -181,7 +188,8 @@ QUESTIONS = (
         start=Start(preset="byol", legs=(Leg(steps=200),)),
         turn={"symmetry": "hard"},
         steps=300,
-        explanation="<p>Of the two layers, W1 becomes (W1 + W2ᵀ)/2 and W2 its transpose after every step, so that Wp = W2 W1 "
+        explanation="<p>Of the two layers, W1 becomes (W1 + W2ᵀ)/2 and W2 its transpose after every step, so that Wp "
+        "= W2 W1 "
         "is symmetric, with no eigenvalue below 0.</p>",
         source="Höppe, Miszkurka &amp; Wilkman; Tian, Chen &amp; Ganguli 2021, section 3.",
         panels=("alignment",),

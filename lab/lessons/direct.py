@@ -1,4 +1,4 @@
-"""Lesson 05: set the predictor instead of training it. Four forks of one moment, each with its own rule, side by side."""
+"""Lesson 05: set the predictor instead of training it. Four forks of one moment, each with its own rule."""
 
 from __future__ import annotations
 
@@ -58,24 +58,31 @@ def rank_moves(before: RunView, after: RunView) -> int | None:
 
 RACE = Question(
     title="Which predictor keeps the most directions?",
-    text=f"<p>A network with a predictor of one layer, trained by SGD for {MOMENT} steps. From this very moment four forks "
+    text=f"<p>A network with a predictor of one layer, trained by SGD for {MOMENT} steps. From this very moment four "
+    "forks "
     f"go on for {STEPS} steps, with the same images in the same order:</p><ul><li><b>DirectPred</b> and "
-    "<b>DirectCopy</b> set Wp from F at every step;</li><li><b>least squares</b> sets the Wp that predicts the target best;"
+    "<b>DirectCopy</b> set Wp from F at every step;</li><li><b>least squares</b> sets the Wp that predicts the "
+    "target best;"
     "</li><li>the last one <b>trains it on</b>.</li></ul><p>Which one ends with the largest effective rank?</p>",
     answers=tuple(arm.words for arm in ARMS),
     judge=lambda _before, _after: None,
     measures=(EFFECTIVE_RANK, KNN),
     start=Start(preset="byol-one-layer", legs=(Leg(steps=MOMENT),)),
     steps=STEPS,
-    explanation="<p>Training turns Wp towards F's eigenvectors, with gains p = √s for a direction of eigenvalue s. That can "
-    "be had at once:</p><span class='ssl-equation'>DirectPred: &nbsp; F = U diag(s) Uᵀ, &nbsp; p = √(s / s₁) + ε, &nbsp; "
-    "Wp = U diag(p) Uᵀ</span><span class='ssl-equation'>DirectCopy: &nbsp; Wp = F / ‖F‖ + ε I</span><p>s₁ is the largest s; "
+    explanation="<p>Training turns Wp towards F's eigenvectors, with gains p = √s for a direction of eigenvalue s. "
+    "That can "
+    "be had at once:</p><span class='ssl-equation'>DirectPred: &nbsp; F = U diag(s) Uᵀ, &nbsp; p = √(s / s₁) + ε, "
+    "&nbsp; "
+    "Wp = U diag(p) Uᵀ</span><span class='ssl-equation'>DirectCopy: &nbsp; Wp = F / ‖F‖ + ε I</span><p>s₁ is the "
+    "largest s; "
     "DirectCopy needs no eigenvectors. Least squares,</p><span class='ssl-equation'>Wp = E[z fᵀ] F⁻¹,</span><p>has the "
-    "smallest error of them all, and loses the directions: to predict well is not what the predictor is for.</p><p>In print, "
+    "smallest error of them all, and loses the directions: to predict well is not what the predictor is "
+    "for.</p><p>In print, "
     "CIFAR-10, ResNet-18, 100 epochs, linear probe, 5 runs: DirectPred 85.21 ± .23 %, one layer trained by SGD "
     "84.49 ± .20 %; least squares does badly. kNN on digits hardly tells them apart.</p>",
     source="Tian, Chen &amp; Ganguli 2021, eq. 18, tables 1 and 8; Wang, Chen, Du &amp; Tian 2021 (DirectCopy).",
-    typical="Effective rank of 32 after 300 steps, mean of 5 runs [least to most]: DirectPred 3.0 [2.7–3.9], DirectCopy 3.1 "
+    typical="Effective rank of 32 after 300 steps, mean of 5 runs [least to most]: DirectPred 3.0 [2.7–3.9], "
+    "DirectCopy 3.1 "
     "[2.7–4.1], trained 1.9 [1.8–2.1], least squares 1.2 [1.1–1.2]; kNN 97.0, 97.0, 97.0 and 96.3 %.",
     panels=("effective_rank", "plane"),
 )  # fmt: skip
@@ -84,7 +91,8 @@ QUESTIONS = (
     RACE,
     Question(
         title="What is ε for?",
-        text="<p>A DirectPred of 200 steps, ε = .1. It lifts the gain of the small directions, so that they are not left "
+        text="<p>A DirectPred of 200 steps, ε = .1. It lifts the gain of the small directions, so that they are not "
+        "left "
         "behind. Ten times as much, ε = 1: what will the effective rank do in 300 steps?</p>",
         answers=("Grow on", "Fall", "Stay as it is"),
         judge=rank_moves,
@@ -92,10 +100,13 @@ QUESTIONS = (
         start=Start(preset="directpred"),
         turn={"eps": 1.0},
         steps=300,
-        explanation="<p>A cosine forgets the scale of Wp, so that only ε beside the largest gain, 1 + ε, counts. As ε grows</p>"
-        "<span class='ssl-equation'>Wp / ε = I + U diag(√(s/s₁)) Uᵀ / ε → I:</span><p>no predictor at all, and without one "
+        explanation="<p>A cosine forgets the scale of Wp, so that only ε beside the largest gain, 1 + ε, counts. As "
+        "ε grows</p>"
+        "<span class='ssl-equation'>Wp / ε = I + U diag(√(s/s₁)) Uᵀ / ε → I:</span><p>no predictor at all, and "
+        "without one "
         "(theorem 2) the directions go. A little ε helps directions that have nearly died; much of it undoes the "
-        "predictor.</p><p><b>set every</b> (freq): with 5, Wp is set at every fifth step and trained by SGD in between; in "
+        "predictor.</p><p><b>set every</b> (freq): with 5, Wp is set at every fifth step and trained by SGD in "
+        "between; in "
         "print 84.93 ± .29 % instead of 85.21 ± .23 %.</p>",
         source="Tian, Chen &amp; Ganguli 2021, eq. 18, theorem 2 and table 8.",
         panels=("effective_rank", "plane"),
@@ -131,9 +142,10 @@ class Direct(Lesson):
             return
         if asked == "fork-all":
             self._all = True
-        elif asked in (choices := {f"fork-{arm.name}": number for number, arm in enumerate(ARMS)}):
-            if choices[asked] not in self.done:
-                self._fork(choices[asked])
+            return
+        number = next((number for number, arm in enumerate(ARMS) if asked == f"fork-{arm.name}"), None)
+        if number is not None and number not in self.done:
+            self._fork(number)
 
     def _fork(self, number: int) -> None:
         """Has an arm grow from the moment, and draws those that are there beside it."""
