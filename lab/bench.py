@@ -573,7 +573,13 @@ class Bench:
         if rival:
             return f"This run is trained on {rival}, which cannot be reached from here. Fork here to go on by yourself."
         if self._from_elsewhere():
-            return "This is a recording: look at any moment of it. Fork here to go on from one with a run of your own."
+            look = "This is a recording: look at any moment of it."
+            here = store.config().dataset in DATASETS
+            return (
+                f"{look} Fork here to go on from one with a run of your own."
+                if here
+                else f"{look} Its images are not here."
+            )
         if store.readonly:
             return "This run's folder cannot be written here, so that it can be looked at only. Fork here to go on."
         return ""

@@ -50,8 +50,7 @@ ABOUT: Mapping[str, str] = MappingProxyType(
 
 SCALE = (
     "Small runs of our own, and not the paper's: 10,000 CIFAR-10 images (JPEG) at 16×16, ResNet-18 of width 8, batch "
-    "32, "
-    "seed 0; BYOL with EMA .98, predictor's rate .2 and half the augmentation."
+    "32, seed 0; BYOL with EMA .98, predictor's rate .2 and half the augmentation."
 )
 
 FEW = 2
@@ -132,36 +131,31 @@ QUESTIONS = (
     Question(
         title="Does it help to make Wp symmetric?",
         text="<p>The theory takes Wp to be symmetric. Here it is made so after every step (blue), beside the BYOL of "
-        "before "
-        "(dashed). After 40 epochs, which one has more directions aligned?</p>",
+        "before (dashed). After 40 epochs, which one has more directions aligned?</p>",
         answers=("The symmetric one", "The plain one", "They are alike"),
         judge=symmetric_sooner,
         measures=(ALIGNED, Measure("in plain BYOL", lambda view: aligned(_moment(PLAIN, view.step)), "{:.0f}")),
         recorded=Recorded(key=_key(SYMMETRIC), before=EPOCH, after=40 * EPOCH),
         explanation="<p>Theorem 3 asks for a symmetric Wp. Trained freely, Wp has to lose its antisymmetric part "
-        "first; by "
-        "rule it has none.</p><p>In print, at full scale (ResNet-18, 128 directions): after 20 and 100 epochs BYOL "
-        "has 14 "
-        "and 59 aligned, the symmetric one 124 and 101.</p>",
-        source="Tian, Chen &amp; Ganguli 2021, section 3; the printed counts: Höppe, Miszkurka &amp; Wilkman, figure "
-        "2.",
+        "first; by rule it has none. See the cliff in both spectra, where alignment ends: a direction lives, with its "
+        "gain, or dies, as the theory's two resting places p+ and 0 have it.</p><p>In print, at full scale (ResNet-18, "
+        "128 directions): after 20 and 100 epochs BYOL has 14 and 59 aligned, the symmetric one 124 and 101.</p>",
+        source="Tian, Chen &amp; Ganguli 2021, section 3; the counts: Höppe, Miszkurka &amp; Wilkman, figure 2.",
         panels=("alignment",),
     ),
     Question(
         title="What does asymmetry do meanwhile?",
         text="<p>Plain BYOL again. Asymmetry is Σ|Wp − Wpᵀ| / Σ|Wp|: 0 for a symmetric matrix, about 1.4 for a "
-        "random one. "
-        "Nothing in the loss asks for symmetry. From epoch 1 to 40 it…</p>",
+        "random one. Nothing in the loss asks for symmetry. From epoch 1 to 40 it…</p>",
         answers=("falls", "rises", "stays about the same"),
         judge=asymmetry_moves,
         measures=(ASYMMETRY, ALIGNED),
         recorded=Recorded(key=_key(PLAIN), before=EPOCH, after=40 * EPOCH),
         explanation="<p>F is symmetric, so its eigenvectors U are orthonormal. A Wp that shares them all is</p>"
         "<span class='ssl-equation'>Wp = U diag(p) Uᵀ</span><p>and that is symmetric. As directions align, asymmetry "
-        "has to "
-        "go.</p>",
+        "has to go.</p>",
         source="Tian, Chen &amp; Ganguli 2021, section 3 and figure 3.",
-        typical="On digits, live, it fell from 1.3 to .66 in 600 steps (mean of 5 runs).",
+        typical="On digits, live, it fell from 1.3 at step 25 to .66 at step 600 (mean of 5 runs).",
         usual=0,
         panels=("asymmetry",),
     ),
@@ -172,17 +166,17 @@ QUESTIONS = (
         answers=("Many directions stay, and align", "F is left with one or two directions: collapse"),
         judge=keeps_directions,
         measures=(EFFECTIVE_RANK, ALIGNED),
-        recorded=Recorded(key=_key(COLLAPSED), before=EPOCH, after=20 * EPOCH),
+        # From the first step on: an epoch later it shows.
+        recorded=Recorded(key=_key(COLLAPSED), before=0, after=20 * EPOCH),
         explanation="<p>Alignment alone does not save a network: a mode whose gain falls below p− dies, whatever it is "
         "aligned with. In print the same rule ends at 20.3 % where plain SimSiam has 79.4 %.</p>",
-        source="Höppe, Miszkurka &amp; Wilkman, table 1, on CIFAR-10.",
+        source="The percentages: Höppe, Miszkurka &amp; Wilkman, CIFAR-10, linear probe.",
         panels=("f",),
     ),
     Question(
         title="Live: symmetric from here on",
         text="<p>A BYOL on digits, trained for 200 steps: hardly any of its 32 directions is aligned yet. Make Wp "
-        "symmetric. "
-        "After 300 steps more, how many are?</p>",
+        "symmetric. After 300 steps more, how many are?</p>",
         answers=("Fewer than 4", "4 to 7", "8 or more"),
         judge=by_threshold(aligned, 4, 8),
         measures=(ALIGNED, ASYMMETRY, EFFECTIVE_RANK),
@@ -190,8 +184,7 @@ QUESTIONS = (
         turn={"symmetry": "hard"},
         steps=300,
         explanation="<p>Of the two layers, W1 becomes (W1 + W2ᵀ)/2 and W2 its transpose after every step, so that Wp "
-        "= W2 W1 "
-        "is symmetric, with no eigenvalue below 0.</p>",
+        "= W2 W1 is symmetric, with no eigenvalue below 0.</p>",
         source="Höppe, Miszkurka &amp; Wilkman; Tian, Chen &amp; Ganguli 2021, section 3.",
         typical="Seeds 0 to 4 had 0–2 at step 200, and 10–21 after 300 steps with a symmetric Wp; without, 2–4.",
         usual=2,

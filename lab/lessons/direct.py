@@ -82,8 +82,7 @@ RACE = Question(
     "84.49 ± .20 %; least squares does badly. kNN on digits hardly tells them apart.</p>",
     source="Tian, Chen &amp; Ganguli 2021, eq. 18, tables 1 and 8; Wang, Chen, Du &amp; Tian 2021 (DirectCopy).",
     typical="Effective rank of 32 after 300 steps, mean of 5 runs [least to most]: DirectPred 3.0 [2.7–3.9], "
-    "DirectCopy 3.1 "
-    "[2.7–4.1], trained 1.9 [1.8–2.1], least squares 1.2 [1.1–1.2]; kNN 97.0, 97.0, 97.0 and 96.3 %.",
+    "DirectCopy 3.1 [2.7–4.1], trained 1.9 [1.8–2.1], least squares 1.2 [1.1–1.2]; kNN 97.0, 97.0, 97.0 and 96.3 %.",
     panels=("effective_rank", "plane"),
 )  # fmt: skip
 
@@ -92,8 +91,7 @@ QUESTIONS = (
     Question(
         title="What is ε for?",
         text="<p>A DirectPred of 200 steps, ε = .1. It lifts the gain of the small directions, so that they are not "
-        "left "
-        "behind. Ten times as much, ε = 1: what will the effective rank do in 300 steps?</p>",
+        "left behind. Ten times as much, ε = 1: what will the effective rank do in 300 steps?</p>",
         answers=("Grow on", "Fall", "Stay as it is"),
         judge=rank_moves,
         measures=(EFFECTIVE_RANK, KNN),
@@ -106,12 +104,10 @@ QUESTIONS = (
         "without one "
         "(theorem 2) the directions go. A little ε helps directions that have nearly died; much of it undoes the "
         "predictor.</p><p><b>set every</b> (freq): with 5, Wp is set at every fifth step and trained by SGD in "
-        "between; in "
-        "print 84.93 ± .29 % instead of 85.21 ± .23 %.</p>",
+        "between; in print 84.93 ± .29 % instead of 85.21 ± .23 %.</p>",
         source="Tian, Chen &amp; Ganguli 2021, eq. 18, theorem 2 and table 8.",
         typical="Seeds 0 to 4 fell from 6.5–7.0 to 3.7–4.4; with ε = .1 they went on to 8.2–9.6. Here, ε = 0 did "
-        "better "
-        "still: 9.4–10.6.",
+        "better still: 9.4–10.6.",
         usual=1,
         panels=("effective_rank", "plane"),
     ),
