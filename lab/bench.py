@@ -907,6 +907,11 @@ class Bench:
         return self._why_not or self._overweight or self._host.trouble(self._store)
 
     @property
+    def full(self) -> bool:
+        """Whether there is no seat for this page."""
+        return self._full
+
+    @property
     def shown(self) -> str:
         """What the shelf calls the run that is shown."""
         return self._key

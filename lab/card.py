@@ -47,16 +47,19 @@ _CSS = f"""{shared_css("ssl-card")}
   background: color-mix(in srgb, {EVENT} 12%, transparent); }}
 .ssl-card .ssl-verdict {{ border-left: 4px solid #009e73; padding: 2px 10px;
   background: color-mix(in srgb, #009e73 10%, transparent); font-variant-numeric: tabular-nums; }}
+.ssl-card .ssl-verdict:focus {{ outline: 2px solid {ACCENT}; outline-offset: 2px; }}
 .ssl-card .ssl-why {{ font-size: 13px; }}
 .ssl-card .ssl-why .ssl-source {{ font-size: 12px; color: var(--jp-ui-font-color2, #616161); }}
 .ssl-card .ssl-why .ssl-equation {{ display: block; padding: 4px 0 4px 12px; overflow-x: auto;
   font-family: Cambria, "STIX Two Math", "Times New Roman", serif; font-size: 15px; }}
 .ssl-card a {{ color: var(--jp-content-link-color, #1a6fb0); text-decoration: underline; }}
 .ssl-card [hidden] {{ display: none !important; }}
-.ssl-bench .ssl-asked {{ outline: 3px solid {EVENT}; outline-offset: 2px; border-radius: 4px; }}
+.ssl-bench .ssl-asked {{ box-shadow: inset 0 0 0 3px {EVENT}; border-radius: 6px; padding: 6px 8px !important; }}
 .ssl-bench .ssl-asked > :first-child::before {{ content: "▶ "; color: {EVENT}; }}
 .ssl-bench .ssl-look {{ box-shadow: inset 0 3px 0 {ACCENT}; border-color: {ACCENT}; }}
 .ssl-bench:has(.ssl-card) .ssl-body {{ grid-template-columns: minmax(320px, 400px) minmax(0, 1fr); }}
+.ssl-bench:has(.ssl-card) .ssl-panels {{
+  grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); }}
 @container (max-width: 760px) {{
   .ssl-bench:has(.ssl-card) .ssl-body {{ grid-template-columns: minmax(0, 1fr); }}
 }}

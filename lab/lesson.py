@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
@@ -20,6 +20,9 @@ from lab.questions import Place, Question, Start, locate, turn_in_words, value_i
 from lab.show import Show
 from lab.view import RunView
 from lab.words import Changes
+
+if TYPE_CHECKING:
+    from ssl_lab.trainer import Trainer
 
 PATIENCE = 1.5
 """Seconds for which the spectrum of the last step is waited for, and a run that stands is taken to be starting."""
@@ -60,6 +63,7 @@ class Lesson:
     Args:
         questions: one or more.
         show: the parts of the bench that the page has.
+        trainer: steps the first run in this kernel, and others are stepped here too; default the engine process.
         results: folder of all runs, as of the bench.
         house: the rules of the house; default as the kernel's environment says.
         below: what else stands under the card.
@@ -70,6 +74,7 @@ class Lesson:
         questions: Sequence[Question],
         *,
         show: Show,
+        trainer: Trainer | None = None,
         results: str | Path | None = None,
         house: House | None = None,
         below: Sequence[w.Widget] = (),
@@ -90,6 +95,8 @@ class Lesson:
         """What was last asked of the run; asked once, so that a person's Pause counts."""
         self._stood = 0.0
         """Since when the run stands though it was asked to step."""
+        self._pressed = float("-inf")
+        """When it was last turned for the person: who presses twice means it once."""
         self._awaited = 0.0
         """Since when the last spectrum is waited for."""
         self._begun: dict[str, int] = {}
@@ -99,7 +106,7 @@ class Lesson:
         self._said = ("", "")
         start = self.questions[0].start
         self.bench = Bench(
-            config=start.config() if start is not None else None, run=self._first_recording(), show=show,
+            trainer, config=start.config() if start is not None else None, run=self._first_recording(), show=show,
             beside=(self.card, *below), results=results, house=house,
         )  # fmt: skip
         self.card.on_msg(self._on_message)
@@ -172,9 +179,10 @@ class Lesson:
         view = self._view
         if view is None or self.at not in self.bets or self._recorded:
             return
-        place = self._place(view)
-        if place.kind not in ("ready", "halfway"):
+        place, now = self._place(view), time.monotonic()
+        if place.kind not in ("ready", "halfway") or now < self._pressed + PATIENCE:
             return
+        self._pressed = now
         if self.question.turn:
             self.bench.turn(**self.question.turn)
         else:
@@ -249,7 +257,9 @@ class Lesson:
         elif self._failed:
             self._say(trouble=self._failed, buttons=[("anew", "Try again", True), *self._ways_out()])
         elif view is None:
-            self._say(words="" if self.bench.obstacle else "Opening…", trouble=self.bench.obstacle)
+            why = self.bench.obstacle
+            again = [("anew", "Try again", True)] if why and not self.bench.full else []
+            self._say(words="" if why else "Opening…", trouble=why, buttons=again)
         elif self._fetching:
             self._say(words="A run is made ready…")
         elif self.question.start is None and not self._recorded:
@@ -398,7 +408,7 @@ class Lesson:
     def _conclude(self, view: RunView, before: int, after: int) -> None:
         earlier, later = self.bench.view_at(before), self.bench.view_at(after)
         measured = "; ".join(measure.say(earlier, later) for measure in self.question.measures)
-        where = f"{view.name}, step {before:,} to {after:,}"
+        where = f"{view.name}, steps {before:,} to {after:,}"
         self.verdicts[self.at] = Verdict(self.question.judge(earlier, later), measured, where)
         self._show_verdict()
 
@@ -409,19 +419,18 @@ class Lesson:
 
     def _verdict_text(self) -> str:
         verdict, bet, answers = self.verdicts[self.at], self.bets.get(self.at), self.question.answers
-        came = None if verdict.outcome is None else answers[verdict.outcome]
-        said = "You made no bet." if bet is None else f"You bet: {html.escape(answers[bet])}."
-        if came is None:
-            out = "So: none of the answers; this run lies between them."
+        mine = "" if bet is None else f"“{html.escape(answers[bet])}”"
+        if verdict.outcome is None:
+            out = "None of the answers: this run lies between them."
         else:
-            right = "" if bet is None else " Your bet was right." if bet == verdict.outcome else " Your bet was not."
-            out = f"So: <b>{html.escape(came)}</b>.{right}"
+            came = f"So: <b>{html.escape(answers[verdict.outcome])}</b>."
+            out = f"{came} You bet on that." if bet == verdict.outcome else f"{came} You bet {mine}." if mine else came
         usual = self.question.usual
         typical = self.question.typical
         if usual is not None and verdict.outcome != usual:
             typical = f"Yours came out otherwise than those that were tried before. {typical}"
         numbers = f"Measured in {html.escape(verdict.where)}: <b>{html.escape(verdict.measured)}</b>."
-        return f"<p>{said}</p><p>{numbers} {out}</p>" + (f"<p>{typical}</p>" if typical else "")
+        return f"<p>{numbers}</p><p>{out}</p>" + (f"<p>{typical}</p>" if typical else "")
 
     # ------------------------------------------------------------ what the card says
 

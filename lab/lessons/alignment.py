@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +11,6 @@ import ipywidgets as w
 import numpy as np
 
 from lab.catalogue import recordings
-from lab.house import House
 from lab.lesson import Lesson
 from lab.panels.history import Over
 from lab.questions import (
@@ -196,7 +194,7 @@ QUESTIONS = (
 class Alignment(Lesson):
     """The lesson, with a list of the recordings: each can be looked at on its own."""
 
-    def __init__(self, *, results: str | Path | None = None, house: House | None = None) -> None:
+    def __init__(self, **options: Any) -> None:
         self.chooser = w.Dropdown(
             options=[(words, _key(name)) for name, words in ABOUT.items()], value=_key(PLAIN), description="Recording",
             layout=w.Layout(width="auto", min_width="0"),
@@ -208,8 +206,7 @@ class Alignment(Lesson):
             QUESTIONS,
             show=compact(panels=("f", "wp", "alignment", "asymmetry", "effective_rank", "knn"), knobs=("symmetry",)),
             below=(self.chooser, self.about),
-            results=results,
-            house=house,
+            **options,
         )
         self.chooser.observe(lambda change: self._chosen(str(change["new"])), names="value")
 
@@ -246,6 +243,6 @@ def alignment(**options: Any) -> Lesson:
     """The lesson; display it as the last line of a cell.
 
     Args:
-        **options: of :class:`Alignment`, such as ``results``.
+        **options: of :class:`lab.lesson.Lesson`, such as ``results``.
     """
     return Alignment(**options)

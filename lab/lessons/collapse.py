@@ -4,7 +4,7 @@ A lesson is data: questions, each with the run it starts from, the knob to turn,
 before and after. To write one of your own, copy this file, and end a notebook with ``my_lesson()``.
 
 Numbers in ``typical`` are effective ranks of F on the digits, seeds 0 to 4, presets as they come (EMA rate 0.996,
-learning rate 0.03, batch 128), measured on two CPU cores. P is Tian, Chen & Ganguli 2021, arXiv 2102.06810.
+learning rate 0.03, batch 128), measured on two CPU cores.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def survives(_before: RunView, after: RunView) -> int | None:
     return None if now is None else int(now >= COLLAPSED)
 
 
-P = "<a href='https://arxiv.org/abs/2102.06810'>arXiv 2102.06810</a>"
+P = "Tian, Chen &amp; Ganguli 2021, <a href='https://arxiv.org/abs/2102.06810'>arXiv 2102.06810</a>"
 
 TRAINED = Start(preset="directpred")
 """DirectPred, 200 steps from the beginning."""
@@ -71,7 +71,7 @@ QUESTIONS = (
         "where X′ is the variance that augmentation gives to views of one image. Nothing on the right pushes up: every "
         "direction shrinks, soonest those that augmentation changes most. The cosine loss does not let the length "
         "shrink to nothing, so here one direction is left.</p>",
-        source=f"P, theorem 2 ({P}), with W<sub>p</sub> = I.",
+        source=f"{P}, theorem 2, for W<sub>p</sub> = I.",
         recorded=Recorded(key="recording: collapse-and-return", before=300, after=600),
         panels=("f", "effective_rank"),
     ),
@@ -92,7 +92,7 @@ QUESTIONS = (
         "<span class='ssl-equation'>ds/dt = 2ps [τ − (1+σ²) p] − 2ηs</span>"
         "and grows while p is neither tiny nor beyond τ/(1+σ²). The weak directions have just such a p: as long as a "
         "trace of them is left, they grow again.</p>",
-        source=f"P, eq. 18 (the rule as it is run) and section 3.3 ({P}).",
+        source=f"{P}, eq. 18 (here as it is run) and section 3.3.",
         recorded=Recorded(key="recording: collapse-and-return", before=600, after=900),
         panels=("f", "plane", "effective_rank"),
     ),
@@ -112,7 +112,7 @@ QUESTIONS = (
         "<span class='ssl-equation'>d vec(W)/dt = −H vec(W), &nbsp; H ⪰ 0</span>"
         "whatever the predictor is: W can only shrink. That the target does not move with the gradient is what leaves "
         "a term that pushes W up.</p>",
-        source=f"P, theorem 2 ({P}).",
+        source=f"{P}, theorem 2.",
         panels=("f", "effective_rank", "loss"),
     ),
     Question(
@@ -133,7 +133,7 @@ QUESTIONS = (
         "While the network grows, a slow target lags behind: τ is below 1 and holds the growth back. Without EMA τ is "
         "1 at once. More directions are not a better network: on CIFAR-10 a reproduction of the paper got 84.7 % with "
         "EMA, and 78.6 % without (linear probe).</p>",
-        source=f"P, section 3.3 ({P}).",
+        source=f"{P}, section 3.3. The percentages: a course reproduction of it, ResNet-18.",
         panels=("f", "effective_rank"),
     ),
     Question(
@@ -154,8 +154,8 @@ QUESTIONS = (
         "die, the others grow. On which side of such an edge a real network starts depends on its data, its size and "
         "its rates; the linear model does not say. Ours is small and its images are 8 × 8: what is true of it need not "
         "be true of a ResNet-18, nor the other way round.</p>",
-        source=f"P, section 3.3 ({P}); the percentages: a course reproduction of P, ResNet-18, linear probe.",
-        panels=("f", "alignment", "effective_rank"),
+        source=f"{P}, section 3.3. The percentages: a course reproduction of it, ResNet-18, linear probe.",
+        panels=("f", "effective_rank"),
     ),
 )
 
@@ -167,7 +167,7 @@ def collapse(**options: Any) -> Lesson:
         **options: of :class:`lab.lesson.Lesson`, such as ``results``.
     """
     show = compact(
-        panels=("f", "effective_rank", "plane", "alignment", "loss"),
+        panels=("f", "effective_rank", "loss", "plane"),
         knobs=("predictor", "ema", "stop_gradient", "symmetry"),
     )
     return Lesson(QUESTIONS, show=show, **options)

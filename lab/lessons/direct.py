@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lab.house import House
 from lab.lesson import Lesson, Moment, Verdict, _key
 from lab.questions import EFFECTIVE_RANK, KNN, Leg, Place, Question, Start, effective_rank, knn
 from lab.show import compact
@@ -117,7 +115,7 @@ QUESTIONS = (
 class Direct(Lesson):
     """The lesson; its first question makes a fork for each button."""
 
-    def __init__(self, *, results: str | Path | None = None, house: House | None = None) -> None:
+    def __init__(self, **options: Any) -> None:
         self.forks: dict[int, str] = {}
         """Runs by their arm."""
         self.done: set[int] = set()
@@ -129,7 +127,7 @@ class Direct(Lesson):
         self._from: tuple[str, int, int] | None = None
         """The run, step and number of knob events that the forks grow from."""
         show = compact(panels=("effective_rank", "plane", "wp", "knn"), knobs=("predictor", "eps", "freq", "norm"))
-        super().__init__(QUESTIONS, show=show, results=results, house=house)
+        super().__init__(QUESTIONS, show=show, **options)
 
     # ------------------------------------------------------------ what a person does
 
@@ -272,6 +270,6 @@ def direct(**options: Any) -> Lesson:
     """The lesson; display it as the last line of a cell.
 
     Args:
-        **options: of :class:`Direct`, such as ``results``.
+        **options: of :class:`lab.lesson.Lesson`, such as ``results``.
     """
     return Direct(**options)

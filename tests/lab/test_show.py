@@ -46,9 +46,9 @@ def test_what_is_not_shown_is_not_made(bench: Bench) -> None:
 
 
 def test_a_part_that_there_is_not_is_said() -> None:
-    with pytest.raises(ConfigError, match="no panel 'loss2'. The panels are: f, wp, .*knn"):
+    with pytest.raises(ConfigError, match=r"no panel 'loss2'. The panels are: f, wp, .*knn"):
         compact(panels=("loss2",), knobs=())
-    with pytest.raises(ConfigError, match="no knob 'tau'. The knobs are: predictor, .*augmentation"):
+    with pytest.raises(ConfigError, match=r"no knob 'tau'. The knobs are: predictor, .*augmentation"):
         Show(knobs=("tau",))
 
 
