@@ -208,6 +208,7 @@ class Alignment(Lesson):
             below=(self.chooser, self.about),
             **options,
         )
+        self._look_ahead(ahead=False)
         self.chooser.observe(lambda change: self._chosen(str(change["new"])), names="value")
 
     def _chosen(self, key: str) -> None:
@@ -216,7 +217,18 @@ class Alignment(Lesson):
             self.bench.visit(key)
             self.bench.compare()
 
+    def _look_ahead(self, *, ahead: bool) -> None:
+        """Whether the curves show faintly what came later: not before the bet, which is on that."""
+        for panel in self.bench.panels:
+            if isinstance(panel, Over):
+                panel.ahead = ahead
+
+    def _show_verdict(self) -> None:
+        self._look_ahead(ahead=True)
+        super()._show_verdict()
+
     def _look_at_recording(self) -> None:
+        self._look_ahead(ahead=False)
         super()._look_at_recording()
         # Only the question about the two draws them together.
         recorded = self.question.recorded
@@ -225,10 +237,6 @@ class Alignment(Lesson):
 
     def _on_view(self, view: RunView | None) -> None:
         super()._on_view(view)
-        for panel in self.bench.panels:
-            if isinstance(panel, Over):
-                # What a bet is on is not drawn beforehand.
-                panel.ahead = self.at in self.verdicts
         keys = [key for _, key in self.chooser.options]
         if self.bench.shown in keys:
             Changes(self.chooser).set("value", self.bench.shown)
