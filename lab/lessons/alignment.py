@@ -213,7 +213,13 @@ class Alignment(Lesson):
 
     def _chosen(self, key: str) -> None:
         """Puts the recording on the page, unless the list only follows the page."""
-        if key != self.bench.shown:
+        if key == self.bench.shown:
+            return
+        recorded = self.question.recorded
+        if recorded is not None and recorded.key == key and self.at not in self.verdicts:
+            # The question's own: back to where it is asked.
+            self.bench.do(self._look_at_recording)
+        else:
             self.bench.visit(key)
             self.bench.compare()
 
