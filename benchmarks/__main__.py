@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
     "page": ("benchmarks.page", "first picture, cold and preheated; memory of a visitor"),
     "peers": ("benchmarks.peers", "a BYOL step beside lightly's and plain PyTorch's"),
     "evaluation": ("benchmarks.evaluation", "linear probe and kNN"),
+    "theory": ("benchmarks.theory", "phase maps of the linear theory, and its own model trained"),
     "profile": ("benchmarks.kernels", "where the time of a step goes, by kind of kernel"),
 }
 """Name, module and what it measures, in the order in which they run."""

@@ -681,7 +681,7 @@ class Bench:
         fixed: dict[str, Any] = {"seed": self._config.seed, "device": self._config.device}
         assert self.setup is not None
         name = self.preset.value if self.preset.value in PRESETS else "byol"
-        self._begin(preset(name, dataset=self.dataset.value, **fixed))
+        self._begin(preset(name, dataset=PRESETS[name].dataset or self.dataset.value, **fixed))
 
     def _reset_run(self) -> None:
         self._complaint = ""

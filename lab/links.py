@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_lab.config import DATASETS, RunConfig, parse_knobs, preset
+from ssl_lab.config import DATASETS, PRESETS, RunConfig, parse_knobs, preset
 from ssl_lab.errors import ConfigError, shown
 
 LONGEST = 2_000
@@ -23,7 +23,8 @@ def linked_config(query: Mapping[str, Any], usual: RunConfig) -> RunConfig:
     }
     if not asked:
         return usual
-    dataset = asked.get("dataset", usual.dataset)
+    about = PRESETS[asked["preset"]].dataset if asked.get("preset") in PRESETS else None
+    dataset = asked.get("dataset", about or usual.dataset)
     # A folder's path is the business of whoever sits at the machine, not of whoever wrote the link.
     if dataset not in DATASETS and dataset != usual.dataset:
         raise ConfigError(f"There is no data set {shown(dataset)}. A link can ask for: {', '.join(DATASETS)}.")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ssl_lab import __version__
-from ssl_lab.config import PRESETS, RunConfig, parse_assignment, parse_knobs, plain_value, preset
+from ssl_lab.config import PRESETS, RunConfig, dataset_info, parse_assignment, parse_knobs, plain_value, preset
 from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError, StoreError, shown
 from ssl_lab.interrupt import Interruptible
 from ssl_lab.keep import LIMIT
@@ -38,6 +38,9 @@ GOAL = "goal"
 
 Turn = tuple[int, dict[str, Any]]
 
+_FIELDS = ("batch_size", "width", "encoder", "stem", "image_size", "train_limit", "test_limit", "data_dir")
+"""Flags of ``train`` that are settings, left to the preset if they are not given."""
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell expects it."""
 
@@ -52,8 +55,9 @@ class Train:
     """Method. Give this or --preset."""
     preset: str | None = None
     """A named row of the papers' tables, such as simsiam-symmetric-stable."""
-    dataset: str = "digits"
-    """digits, cifar10, stl10, fashion-mnist, or a folder with train/<class>/* and test/<class>/* images."""
+    dataset: str | None = None
+    """digits, cifar10, stl10, fashion-mnist, gaussian, or a folder with train/<class>/* and test/<class>/* images.
+    Default digits, or what the preset is about."""
     symmetry: bool = False
     """Make Wp symmetric after each step (hard symmetry)."""
     one_layer_predictor: bool = False
@@ -70,13 +74,13 @@ class Train:
     """Seed of every random stream."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    batch_size: int = 128
-    """Images a step; each gives two views."""
+    batch_size: int | None = None
+    """Images a step; each gives two views. Default 128, or the preset's own."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the large products; auto takes bfloat16 on a GPU, a CPU takes it if told to and has it."""
     width: int | None = None
     """Channels of the encoder's first stage; default 64 for a ResNet-18, 16 for the small encoder."""
-    encoder: Literal["small", "resnet18"] | None = None
+    encoder: Literal["small", "resnet18", "linear"] | None = None
     """Encoder, if not the data set's own."""
     stem: Literal["small-image", "large-image"] | None = None
     """First layers of a ResNet; default by the size of the images."""
@@ -117,13 +121,11 @@ class Train:
             knobs["symmetry"] = "hard"
         knobs |= dict(parse_assignment(word) for word in self.set)
         fields = dict(_setting(word) for word in self.settings) | {
-            field: value
-            for field in ("width", "encoder", "stem", "image_size", "train_limit", "test_limit", "data_dir")
-            if (value := getattr(self, field)) is not None
+            field: value for field in _FIELDS if (value := getattr(self, field)) is not None
         }
         return preset(
-            name, dataset=_dataset(self.dataset), knobs=knobs, seed=self.seed,
-            device=self.device, batch_size=self.batch_size, precision=self.precision,
+            name, dataset=None if self.dataset is None else _dataset(self.dataset), knobs=knobs, seed=self.seed,
+            device=self.device, precision=self.precision,
             epochs=self.epochs_pretraining if self.steps is None else None, **fields,
         )  # fmt: skip
 
@@ -142,9 +144,11 @@ class Train:
         with store:
             if not self._pretrain(trainer, store):
                 return INTERRUPTED
-            if self.epochs_finetuning:
+            if self.epochs_finetuning and trainer.dataset.info.labelled:
                 self._probe(trainer, store)
             else:
+                if self.epochs_finetuning:
+                    print(f"No probe: {trainer.dataset.info.title} has no classes to tell apart.")
                 metrics = store.metrics()
                 print(f"{trainer.step_count} steps done" + (f", loss {metrics.loss!r}." if metrics else "."))
             if self.eigenspace:
@@ -268,7 +272,9 @@ class Test:
     def run(self) -> int:
         """Tests and draws; gives the exit status."""
         with open_run(self.name, self.results) as store:
-            if not self.only_vis:
+            if not self.only_vis and not dataset_info(store.config().dataset).labelled:
+                print("No accuracy: the data of this run has no classes to tell apart.")
+            elif not self.only_vis:
                 print(f"Accuracy: {100 * self._accuracy(store):.2f}%")
             print(f"Eigenspace figure: {draw_eigenspace(store)}")
         return 0

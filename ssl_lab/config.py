@@ -371,6 +371,8 @@ class DatasetInfo:
     """Encoder a preset takes for it."""
     stem: StemName = "small-image"
     """Stem of a ResNet for it."""
+    labelled: bool = True
+    """Whether its images have classes; of data without there is no accuracy."""
 
 
 DIGITS = DatasetInfo(
@@ -394,8 +396,8 @@ FASHION_MNIST = DatasetInfo(
 CODE = (128, 32)
 """How numbers that are no pixels are kept as bytes: byte = number * 32 + 128, so that a byte holds -4 to 3.97."""
 GAUSSIAN = DatasetInfo(
-    name="gaussian", title="Gaussian noise (16 numbers, white, embedded)", image_size=4, channels=1, download=False,
-    encoder="linear",
+    name="gaussian", title="Gaussian (16 numbers, embedded)", image_size=4, channels=1, download=False,
+    encoder="linear", labelled=False,
     # The theory's own data: x of covariance I, and views x + noise of covariance sigma^2 I. Normalising undoes the
     # bytes' code and nothing else.
     recipe=Recipe(
@@ -577,8 +579,8 @@ class Preset:
     """Knobs that differ from the two-layer BYOL."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Fixed settings that differ."""
-    dataset: str = "digits"
-    """Data set that it is shown on if none is named."""
+    dataset: str | None = None
+    """Data set that it is about; None for any."""
 
 
 # Sizes of the networks that go with an encoder: the paper's for a ResNet, and small ones with which two
@@ -668,11 +670,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 name="linear", title="The theory's own model: linear network on Gaussian data", source="P sec. 3",
                 # Weight decay as in the theory's test values, the same for both: the flow has one eta.
                 knobs={
-                    **_SIMSIAM, "predictor": "linear", "lr": 0.05, "lr_predictor": 0.05, "weight_decay": 0.05,
+                    **_SIMSIAM, "predictor": "linear", "lr": 0.02, "lr_predictor": 0.02, "weight_decay": 0.05,
                     "weight_decay_predictor": 0.05, "rho": 0.5,
                 },
                 config={
-                    "encoder": "linear", **_SIZES["linear"], "batch_size": 1024, "momentum": 0.0, "loss": "euclidean",
+                    "encoder": "linear", "batch_size": 1024, "momentum": 0.0, "loss": "euclidean",
                     "start": "aligned",
                 },
                 dataset="gaussian",
@@ -698,7 +700,8 @@ def preset(
 
     Args:
         name: one of :func:`presets`.
-        dataset: a name from ``DATASETS`` or the path of a folder of images; None for the preset's own.
+        dataset: a name from ``DATASETS`` or the path of a folder of images; None for the one that the preset is
+            about, or the digits.
         knobs: knobs to start with that differ from the preset's.
         **fields: any field of :class:`RunConfig`, such as ``seed=0`` or ``width=16``.
 
@@ -709,10 +712,10 @@ def preset(
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"There is no preset {shown(name)}. The presets are: {', '.join(PRESETS)}.")
     row = PRESETS[name]
-    dataset = row.dataset if dataset is None else dataset
+    dataset = dataset or row.dataset or "digits"
     info = dataset_info(dataset)
     start = Knobs().changed({**row.knobs, **(knobs or {})})
-    encoder = fields.get("encoder", info.encoder)
+    encoder = fields.get("encoder", row.config.get("encoder", info.encoder))
     if info is FOLDER:
         # The engine, a page's kernel and a later test have other working directories.
         dataset = str(Path(dataset).absolute())
@@ -720,9 +723,12 @@ def preset(
     size = fields.get("image_size") or info.image_size
     large = isinstance(size, int) and size >= LARGE_IMAGE
     defaults = {
-        "encoder": info.encoder,
         "stem": "large-image" if large else info.stem,
         **_SIZES.get(str(encoder), {}),
         **row.config,
+        "encoder": encoder,
     }
+    if encoder != "linear":
+        # Another encoder has no modes that could start aligned.
+        defaults.pop("start", None)
     return make_config(**{**defaults, **fields, "preset": name, "dataset": dataset, "knobs": start.model_dump()})

@@ -712,7 +712,7 @@ class _Loop:
 
     def _evaluate(self, force: bool = False) -> None:
         """kNN on a part of the images, at a cadence that keeps it a small share of the time."""
-        if self.trainer.step_count == self.knn_step and not force:
+        if not self.trainer.dataset.info.labelled or (self.trainer.step_count == self.knn_step and not force):
             return
         begun = time.monotonic()
         self.knn_step = self.trainer.step_count

@@ -9,6 +9,7 @@ import numpy as np
 from lab.lean import bq
 from lab.panels.base import MARK, NOW, OTHERS, Panel, float32, round_up
 from lab.view import CurveName, RunView
+from ssl_lab.config import DATASETS
 from ssl_lab.pyramid import Curve
 
 MARKS = 60
@@ -50,6 +51,11 @@ class Over(Panel):
 
     def fit(self, low: float, high: float) -> None:
         """Moves the vertical range to the values shown."""
+
+    def say(self, caption: str) -> None:
+        """Puts a caption under the picture, in one message and only if it is another."""
+        if self.note.value != (said := f"<p>{caption}</p>"):
+            self.note.value = said
 
     def update(self, view: RunView) -> None:
         steps, values = self.curve(view.curves)
@@ -167,12 +173,22 @@ class LossPanel(Over):
     key = "loss"
     title = "Loss"
     caption = "From −2 (the two views agree) to 2. A collapsed network reaches −2 too: look at the rank."
+    caption_of_distance = "½ |Wp f − z|², from 0 on. A collapsed network reaches 0: look at the rank."
     y_label = "loss"
+    distance = False
 
     def __init__(self) -> None:
         super().__init__(-2.05, 0.0)
 
+    def update(self, view: RunView) -> None:
+        self.distance = view.config.loss == "euclidean"
+        self.say(self.caption_of_distance if self.distance else self.caption)
+        super().update(view)
+
     def fit(self, low: float, high: float) -> None:
+        if self.distance:
+            self.set_range(self.y, 0.0, round_up(high))
+            return
         top = next(t for t in (-1.5, -1.0, 0.0, 1.0, 2.0, np.inf) if t >= high)
         self.set_range(self.y, -2.05, 2.1 if top == np.inf else top)
 
@@ -192,6 +208,11 @@ class AccuracyPanel(Over):
     def curve(self, curves: Mapping[CurveName, Curve]) -> Curve:
         steps, values = super().curve(curves)
         return steps, 100.0 * values
+
+    def update(self, view: RunView) -> None:
+        info = DATASETS.get(view.config.dataset)
+        self.say(self.caption if info is None or info.labelled else "There is none: these data have no classes.")
+        super().update(view)
 
     def fit(self, low: float, high: float) -> None:
         floor = next(f for f in (90.0, 80.0, 60.0, 40.0, 0.0) if f <= low)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ssl_lab.config import DATASETS
+from ssl_lab.config import DATASETS, dataset_info
 from ssl_lab.errors import ConfigError
 from ssl_lab.interrupt import Interruptible
 from ssl_lab.reproduce.rows import SCALES, Job, Scale, chosen, jobs
@@ -72,6 +72,8 @@ class Reproduce:
         items = chosen(self.items)
         scale = self._scale()
         dataset = str(Path(self.dataset).expanduser().absolute()) if Path(self.dataset).is_dir() else self.dataset
+        if not dataset_info(dataset).labelled:
+            raise ConfigError(f"The papers' tables are accuracies, and {dataset} has no classes to tell apart.")
         needed = jobs(
             items, scale, dataset=dataset, seeds=scale.seeds, epochs=scale.epochs, device=self.device,
             data_dir=self.data_dir,

@@ -135,6 +135,12 @@ def test_new_runs_and_reset(open_bench: Open, tmp_path: Path) -> None:
     wait_for(lambda: bench.store.name == "byol-1" and state(bench).state == "paused")  # type: ignore[union-attr]
     wait_for(lambda: bench.knobs.controls["predictor"].control.value == "mlp")
     assert bench.browser.run == "byol-1"
+    # A preset that is about a data set comes with it.
+    assert bench.dataset.value == "digits"
+    bench.preset.value = "linear"
+    bench.new.click()
+    wait_for(lambda: bench.store.name == "linear-1" and state(bench).state == "paused")  # type: ignore[union-attr]
+    wait_for(lambda: bench.dataset.value == "gaussian")
 
 
 def test_missing_data_is_said_on_the_page(open_bench: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,6 +251,27 @@ def test_curves_over_steps(kind, last, store: RunStore) -> None:  # type: ignore
     panel.close()
 
 
+def test_a_distance_is_drawn_from_0_on_and_a_cosine_again_from_minus_2(store: RunStore, tmp_path: Path) -> None:
+    fill(store)
+    panel = LossPanel()
+    with RunStore.create("linear", preset("linear"), tmp_path) as other:
+        other.add_metrics(Metrics(i, i / 16, 0.3 + i / 100, 0.0) for i in range(1, 41))
+        other.set_status(step=40, epoch=2.5)
+        panel.update(ViewReader(other).read())
+        assert (panel.y.min, panel.y.max) == (0.0, 0.75)
+        assert "½" in panel.note.value
+        accuracy = AccuracyPanel()
+        accuracy.update(ViewReader(other).read())
+        assert "no classes" in accuracy.note.value
+    panel.update(ViewReader(store).read())
+    assert (panel.y.min, panel.y.max) == (-2.05, -1.0)
+    assert "−2" in panel.note.value
+    accuracy.update(ViewReader(store).read())
+    assert "nearest" in accuracy.note.value
+    for each in (panel, accuracy):
+        each.close()
+
+
 def test_a_turned_knob_is_marked(store: RunStore) -> None:
     fill(store)
     reader, panel = ViewReader(store), LossPanel()

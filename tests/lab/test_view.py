@@ -147,6 +147,9 @@ def test_links() -> None:
     assert not config.knobs.stop_gradient
     assert linked_config({"knobs": "eps=0.4"}, usual).preset == "directpred"
     assert linked_config({"seed": "7"}, usual).seed == 7
+    # A preset that is about a data set comes with it, unless the link says otherwise.
+    assert linked_config({"preset": "linear"}, usual) == preset("linear", seed=4)
+    assert linked_config({"preset": "linear", "dataset": "digits"}, usual).dataset == "digits"
     for query, word in (
         ({"preset": "bbyol"}, "bbyol"), ({"knobs": "speed=3"}, "speed"), ({"knobs": "ema=7"}, "ema"),
         ({"dataset": "/etc"}, "/etc"), ({"seed": "-1"}, "-1"), ({"knobs": "ema"}, "ema"),

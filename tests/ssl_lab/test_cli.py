@@ -160,7 +160,7 @@ def test_a_name_that_is_taken(results: Path, capsys: pytest.CaptureFixture[str])
         (["test", "--name", "n"], "no run 'n'"),
         (["train", "--name", "n", "--model", "byol", "--steps", "0"], "at least one step"),
         (["train", "--name", "n", "--model", "byol", "--epochs-finetuning", "-1"], "--epochs-finetuning 0"),
-        (["train", "--name", "n", "--model", "byol", "--config", "width=4"], "momentum, spectrum_every"),
+        (["train", "--name", "n", "--model", "byol", "--config", "width=4"], "momentum, loss, start, spectrum_every"),
         (["train", "--name", "n", "--model", "byol", "--config", "momentum=2"], "'momentum'"),
         (["train", "--name", "n", "--model", "byol", "--at", "ema=0.5"], "STEP:KNOB=VALUE"),
         (["train", "--name", "n", "--model", "byol", "--at", "5:"], "STEP:KNOB=VALUE"),

@@ -29,6 +29,14 @@ ROWS = {
     "optimal": {"predictor": "optimal", "ema": 0.996, "rho": 0.3, "freq": 1},
     "no-predictor": {"predictor": "none"},
     "no-stop-gradient": {"stop_gradient": False, "predictor": "mlp"},
+    "linear": {
+        "predictor": "linear",
+        "ema": 0.0,
+        "lr": 0.02,
+        "lr_predictor": 0.02,
+        "weight_decay": 0.05,
+        "weight_decay_predictor": 0.05,
+    },
 }
 
 
@@ -146,7 +154,7 @@ def test_a_folder_is_found_from_elsewhere_and_large_images_get_their_stem(tmp_pa
 
 
 def test_data_sets_have_a_recipe() -> None:
-    assert set(DATASETS) == {"digits", "cifar10", "stl10", "fashion-mnist"}
+    assert set(DATASETS) == {"digits", "cifar10", "stl10", "fashion-mnist", "gaussian"}
     assert DATASETS["cifar10"].recipe.jitter == (0.4, 0.4, 0.4, 0.1)
     assert DATASETS["cifar10"].recipe.blur_taps == 0
     assert DATASETS["stl10"].recipe.jitter == (0.8, 0.8, 0.8, 0.2)

@@ -25,7 +25,7 @@ from ssl_lab.reproduce.theory_check import checks
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.store import SpectrumRecord, open_run
 
-LESSONS = {"no-predictor", "no-stop-gradient"}
+LESSONS = {"no-predictor", "no-stop-gradient", "linear"}
 
 
 def made(items: list[str], scale: Any = PAPER, dataset: str = "cifar10", **more: Any) -> list[Job]:

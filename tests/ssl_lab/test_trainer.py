@@ -73,6 +73,8 @@ class PlainRun:
             return (q * z).sum(1).div(q.norm(dim=1) * z.norm(dim=1)).mean()
 
         loss = -cos(q1, z2) - cos(q2, z1)
+        if config.loss == "euclidean":
+            loss = sum(((q - z) ** 2).sum() / (2 * len(q)) for q, z in ((q1, z2), (q2, z1))) / 2
         total = loss
         if k.symmetry == "penalty" and k.predictor != "none":
             wp = self.predictor.matrix()
