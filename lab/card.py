@@ -58,6 +58,7 @@ _CSS = f"""{shared_css("ssl-card")}
 .ssl-bench .ssl-asked > :first-child::before {{ content: "▶ "; color: {EVENT}; }}
 .ssl-bench .ssl-look {{ box-shadow: inset 0 3px 0 {ACCENT}; border-color: {ACCENT}; }}
 .ssl-bench:has(.ssl-card) .ssl-body {{ grid-template-columns: minmax(320px, 400px) minmax(0, 1fr); }}
+.ssl-bench:has(.ssl-card) .ssl-help:not(:has(.ssl-idle)) {{ display: none; }}
 .ssl-bench:has(.ssl-card) .ssl-panels {{
   grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); }}
 @container (max-width: 760px) {{

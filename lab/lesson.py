@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -301,10 +301,10 @@ class Lesson:
             return
         step = view.status.step
         if step >= place.goal:
-            self._order(view, place, lambda: self.bench.turn(**place.turn))
+            self._order("turn", view, place, lambda: self.bench.turn(**place.turn))
             self._say(words=f"Turned for you: {_plain(turn_in_words(place.turn))}.")
             return
-        stands = self._order(view, place, lambda: self.bench.step(place.goal - step))
+        stands = self._order("step", view, place, lambda: self.bench.step(place.goal - step))
         words = f"Getting the run ready: step {step:,} of {place.goal:,}"
         self._say(words=words, share=step / place.goal, buttons=[*self._on_button(stands), *self._ways_out(skip=False)])
 
@@ -333,7 +333,7 @@ class Lesson:
         stands = False
         if self.at in self.bets and not self.bench.obstacle:
             # Without a bet nobody plays: whoever turns knobs here is left alone.
-            stands = self._order(view, place, lambda: self.bench.step(steps - done))
+            stands = self._order("step", view, place, lambda: self.bench.step(steps - done))
         words = f"Watching: step {done:,} of {steps:,} after the turn" if self.question.turn else (
             f"Watching: step {done:,} of {steps:,}"
         )  # fmt: skip
@@ -344,9 +344,9 @@ class Lesson:
             words=words, share=done / steps, buttons=[*self._on_button(stands), *self._ways_out(skip=False)],
         )  # fmt: skip
 
-    def _order(self, view: RunView, place: Place, act: Any) -> bool:
+    def _order(self, what: str, view: RunView, place: Place, act: Callable[[], None]) -> bool:
         """Asks something of a run that stands, once; whether it stands all the same."""
-        key = (view.id, place.kind, place.goal, place.seen)
+        key = (what, view.id, place.kind, place.goal, place.seen)
         if view.status.state not in ("paused", "asleep", "queued"):
             self._stood = 0.0
             return False

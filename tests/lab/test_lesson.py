@@ -165,6 +165,19 @@ def test_from_the_bet_to_the_next_question(lesson: Lesson, tmp_path: Path) -> No
     wait_for(lambda: lesson.card.state["judged"] == [] and "is ready" in words(lesson))
 
 
+def test_a_start_with_a_turn_in_it_is_made(lesson: Lesson) -> None:
+    """Straight to the second question: its run is trained, turned and trained again."""
+    press(lesson, go=1)
+    wait_for(lambda: lesson.card.state["at"] == 1 and "is ready" in words(lesson))
+    store = lesson.bench.store
+    assert store is not None
+    assert [(event.step, event.changes) for event in store.events()] == [(20, OFF)]
+    assert store.last_step() == 50
+    bet(lesson, 1)
+    press(lesson, do="turn")
+    assert measured(store, 50, 80) in judged(lesson)
+
+
 def test_a_knob_that_is_turned_by_hand(lesson: Lesson) -> None:
     bet(lesson, 0)
     lesson.bench.knobs.controls["predictor"].control.value = "linear"

@@ -130,18 +130,23 @@ def test_one_that_follows_and_fails_ends_no_picture(bench: Bench) -> None:
 
 
 def test_a_full_house_is_told_to_those_who_follow(open_bench: Open) -> None:
-    house = House(served=True, max_visitors=1)
-    first = open_bench(house=house, show=FEW, config=preset("byol", knobs={"ema": 0.9}))
-    first.browser.query = {}
-    ready(first)
-    assert first.store is not None
-    assert (first.store.config().preset, first.store.config().knobs.ema) == ("byol", 0.9)
-    second, seen = open_bench(house=house, show=FEW), []
-    second.on_view(lambda view: seen.append((view, second.obstacle)))
-    second.browser.query = {}
+    bench, seen = open_bench(house=House(served=True, max_visitors=1), show=FEW), []
+    bench._host.desk.enter("another page", None)  # type: ignore[attr-defined]
+    bench.on_view(lambda view: seen.append((view, bench.obstacle)))
+    bench.browser.query = {}
     wait_for(lambda: seen)
     assert seen[-1][0] is None
     assert "The house is full" in seen[-1][1]
+    assert bench.full
+
+
+def test_what_a_new_run_begins_as(open_bench: Open) -> None:
+    bench = open_bench(show=FEW, config=preset("byol", knobs={"ema": 0.9}))
+    bench.browser.query = {}
+    wait_for(lambda: bench.store is not None)
+    assert bench.store is not None
+    config = bench.store.config()
+    assert (config.preset, config.knobs.ema) == ("byol", 0.9)
 
 
 def test_show_needs_no_torch() -> None:
