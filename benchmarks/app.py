@@ -49,6 +49,15 @@ class Served:
     pid: int
     preheated: bool
 
+    @property
+    def bench(self) -> str:
+        """Where the bench is with a new run."""
+        return self.page("01-bench.ipynb")
+
+    def page(self, notebook: str) -> str:
+        """Where a notebook is."""
+        return f"{self.url}voila/render/{notebook}"
+
     def settle(self, *, opened: bool = False, seconds: float = 60.0) -> None:
         """Waits until the app stands still: the engine has loaded torch, and the next kernel is there if one is due.
 

@@ -26,14 +26,14 @@ def measure(plan: Plan) -> Iterator[Entry]:
     with tempfile.TemporaryDirectory() as name, app(Path(name), preheat=False) as cold:
         for _ in range(1 if plan.quick else 8):
             cold.settle()
-            page = open_bench(browser, cold.url)
+            page = open_bench(browser, cold.bench)
             seconds.append(first_picture(page))
             page.close()
     yield Row("first picture, no kernel ready", "s", seconds, besides)
     seconds = []
     for _ in range(1 if plan.quick else 8):
         served.settle(opened=bool(seconds))
-        page = open_bench(browser, served.url)
+        page = open_bench(browser, served.bench)
         seconds.append(first_picture(page))
         page.close()
     yield Row("first picture, a kernel preheated", "s", seconds, besides)
@@ -43,7 +43,7 @@ def measure(plan: Plan) -> Iterator[Entry]:
 def _memory(served: Served, browser: Browser, visitors: int, seconds: float) -> Iterator[Entry]:
     """One visitor trains, and all look on for some seconds."""
     served.settle(opened=True)
-    pages = [open_bench(browser, served.url)]
+    pages = [open_bench(browser, served.bench)]
     run = run_name(pages[0])
     while len(pages) < visitors:
         served.settle(opened=True)

@@ -23,7 +23,7 @@ CSS = """
 .ssl-bench .ssl-knob .ssl-help { grid-column: 1 / -1; }
 .ssl-bench .ssl-help .widget-html-content { font-size: 11px; color: var(--jp-ui-font-color2, #666); line-height: 1.25;
   white-space: normal; }
-.ssl-bench .ssl-idle { font-style: italic; opacity: .85; }
+.ssl-bench .ssl-idle { font-style: italic; }
 .ssl-bench .ssl-engine-value { text-align: right; }
 .ssl-bench .ssl-engine-value .widget-html-content { font-variant-numeric: tabular-nums; font-weight: 600; }
 .ssl-bench .ssl-engine-value small { display: none; }
