@@ -201,7 +201,7 @@ class Alignment(Lesson):
         )  # fmt: skip
         self.chooser.add_class("ssl-recording")
         self.about = w.HTML(f"<p>{html.escape(SCALE)}</p>")
-        self.about.add_class("ssl-help")
+        self.about.add_class("ssl-about")
         super().__init__(
             QUESTIONS,
             show=compact(panels=("f", "wp", "alignment", "asymmetry", "effective_rank", "knn"), knobs=("symmetry",)),

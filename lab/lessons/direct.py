@@ -212,7 +212,7 @@ class Direct(Lesson):
             self._ordered = ()
         else:
             place = Place(kind="watching", goal=goal, seen=number)
-            stands = self._order(view, place, lambda: self.bench.step(goal - status.step))
+            stands = self._order("step", view, place, lambda: self.bench.step(goal - status.step))
             gone = max(status.step - self._from[1], 0)
             words = f"{arm.words}: step {gone:,} of {STEPS:,}"
             self._say(words=words, share=gone / STEPS, buttons=self._on_button(stands))
