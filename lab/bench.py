@@ -112,7 +112,7 @@ class Bench:
         results: folder of all runs; default ``SSL_LAB_RESULTS`` or ``./results``.
         house: the rules of the house; default as the kernel's environment says.
         show: the parts that the page has; default all.
-        beside: a widget of one's own at the head of the left column.
+        beside: widgets of one's own at the head of the left column.
     """
 
     @classmethod
@@ -145,7 +145,7 @@ class Bench:
         results: str | Path | None = None,
         house: House | None = None,
         show: Show = EVERYTHING,
-        beside: w.Widget | None = None,
+        beside: w.Widget | Sequence[w.Widget] = (),
     ) -> None:
         if trainer is not None:
             # The cell was run again: the bench that it made before lets go of the trainer.
@@ -237,7 +237,7 @@ class Bench:
     def _default(name: str, dataset: str) -> RunConfig:
         return preset(name, dataset=dataset)
 
-    def _build(self, beside: w.Widget | None) -> None:
+    def _build(self, beside: w.Widget | Sequence[w.Widget]) -> None:
         self.restart = w.Button(
             description="Start the engine again", button_style="warning", layout=w.Layout(display="none")
         )
@@ -247,7 +247,7 @@ class Bench:
         self.banner, self.headline = self.said.banner, self.said.headline
         self.words, self.legend = self.said.words, self.said.legend
 
-        head = () if beside is None else (beside,)
+        head = (beside,) if isinstance(beside, w.Widget) else tuple(beside)
         setup = () if self.setup is None else self.setup.rows
         left = w.VBox([*head, *setup, self.transport.widget])
         left.add_class("ssl-left")
@@ -573,7 +573,13 @@ class Bench:
         if rival:
             return f"This run is trained on {rival}, which cannot be reached from here. Fork here to go on by yourself."
         if self._from_elsewhere():
-            return "This is a recording: look at any moment of it. Fork here to go on from one with a run of your own."
+            look = "This is a recording: look at any moment of it."
+            here = store.config().dataset in DATASETS
+            return (
+                f"{look} Fork here to go on from one with a run of your own."
+                if here
+                else f"{look} Its images are not here."
+            )
         if store.readonly:
             return "This run's folder cannot be written here, so that it can be looked at only. Fork here to go on."
         return ""
@@ -625,14 +631,14 @@ class Bench:
             raise SSLLabError(f"There is no knob event {number} in this run.")
         self._fork(event.step, number - 1)
 
-    def _fork(self, step: int, events: int | None) -> None:
+    def _fork(self, step: int, events: int | None, name: str = "") -> None:
         assert self._store is not None
         store, key = self._store, self._key
         self._check_data()
         self._room_for(store.path.stat().st_size if store.path.exists() else 0)
         settings = AT_HOME if self._from_elsewhere() or not writable(store.path) else {}
         stem = re.sub(r"-fork-\d+$", "", store.name)
-        name = free_name(f"{stem[:80]}-fork", self._host.results)
+        name = free_name(name or f"{stem[:80]}-fork", self._host.results)
         child = store.fork(name, step, events=events, results=self._host.results, settings=settings)
         for entry, value in self._meta().items():
             child.set_meta(entry, value)
@@ -976,6 +982,7 @@ class Bench:
         events: int | None = None,
         compare: bool = True,
         knobs: Mapping[str, Any] | None = None,
+        name: str = "",
         then: Callable[[str], None] | None = None,
         otherwise: Callable[[str], None] | None = None,
     ) -> None:
@@ -986,6 +993,7 @@ class Bench:
             events: knob events seen there; default all up to ``step``, see :meth:`ssl_lab.store.RunStore.fork`.
             compare: draw it with the run that it grew from.
             knobs: turned in the fork before its next step.
+            name: what it is called, with a number; default after the run that it grew from.
             then: is told the fork's name on the publisher's thread, when it is on the page.
             otherwise: is told there why there is none.
         """
@@ -993,7 +1001,7 @@ class Bench:
         def do() -> None:
             if self._store is None:
                 raise SSLLabError("There is no run to fork.")
-            self._fork(self._saved_now(self._store) if step is None else step, events)
+            self._fork(self._saved_now(self._store) if step is None else step, events, name)
             if not compare:
                 self._compare([])
             if knobs:

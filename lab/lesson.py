@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ipywidgets as w
+
 from lab.bench import Bench
 from lab.card import Card
 from lab.doors import is_whole
@@ -67,6 +69,7 @@ class Lesson:
         trainer: steps the first run in this kernel, and others are stepped here too; default the engine process.
         results: folder of all runs, as of the bench.
         house: the rules of the house; default as the kernel's environment says.
+        below: what else stands under the card.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Lesson:
         trainer: Trainer | None = None,
         results: str | Path | None = None,
         house: House | None = None,
+        below: Sequence[w.Widget] = (),
     ) -> None:
         self.questions = tuple(questions)
         self.card = Card()
@@ -106,7 +110,7 @@ class Lesson:
         start = self.questions[0].start
         self.bench = Bench(
             trainer, config=start.config() if start is not None else None, run=self._first_recording(), show=show,
-            beside=self.card, results=results, house=house,
+            beside=(self.card, *below), results=results, house=house,
         )  # fmt: skip
         self.card.on_msg(self._on_message)
         self._say(words="Opening…")

@@ -18,7 +18,10 @@ CSS = """
   grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); }
 .ssl-bench .ssl-panel { border: 1px solid var(--jp-border-color2, #ddd); border-radius: 6px; padding: 2px 8px 4px;
   min-width: 0; overflow: hidden; background: var(--jp-layout-color1, #fff); contain: layout paint style; }
-.ssl-bench .ssl-panel p { font-size: 12px; color: var(--jp-ui-font-color2, #555); }
+.ssl-bench .ssl-panel :is(p, details) { font-size: 12px; color: var(--jp-ui-font-color2, #555); }
+.ssl-bench .ssl-panel summary { cursor: pointer; }
+.ssl-bench .ssl-about .widget-html-content { font-size: 12px; line-height: 1.3; white-space: normal;
+  color: var(--jp-ui-font-color2, #555); }
 .ssl-bench .ssl-knob { display: grid; width: 100%; align-items: center; column-gap: 8px;
   grid-template-columns: 112px minmax(0, 1fr) minmax(46px, auto); padding-bottom: 4px; }
 .ssl-bench .ssl-knob .ssl-help { grid-column: 1 / -1; }

@@ -10,6 +10,7 @@ Miszkurka & Wilkman.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -431,6 +432,18 @@ def dataset_info(dataset: str) -> DatasetInfo:
         f"There is no data set {shown(dataset)}. Take one of {', '.join(DATASETS)}, or the path of a folder that "
         "holds train/<class>/* and test/<class>/* images."
     )
+
+
+def portable_dataset(dataset: str) -> str:
+    """A data set as a file that leaves this machine names it: of a folder its last name, never where it lies.
+
+    >>> portable_dataset("digits"), portable_dataset("/home/ada/images/cats/")
+    ('digits', 'cats')
+    """
+    if dataset in DATASETS:
+        return dataset
+    parts = [part for part in re.split(r"[/\\]", dataset) if part not in ("", ".", "..")]
+    return parts[-1] if parts else FOLDER.name
 
 
 class RunConfig(BaseModel):

@@ -30,7 +30,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ssl_lab import __version__, keep, pyramid
 from ssl_lab.atomic import CANNOT_WRITE, cannot_write, sync_folder
-from ssl_lab.config import Knobs, RunConfig, check_together
+from ssl_lab.config import Knobs, RunConfig, check_together, portable_dataset
 from ssl_lab.database import (
     PAGE_OPERATIONS,
     Budget,
@@ -737,7 +737,8 @@ class RunStore:
         """Copies the run, as it is at one moment, to a single file that opens anywhere.
 
         It says nothing of this machine but what the numbers were made on: no driver, no keeper, no commands, no folder
-        for downloads.
+        for downloads, and of a folder of images only its name. Where a folder of that name lies in the working
+        directory, the run can be done again from it.
         """
         copy = connect(path)
         try:
@@ -762,8 +763,9 @@ class RunStore:
             db.execute("DELETE FROM commands")
             db.execute("DELETE FROM meta WHERE key = 'keeper'")
             with understood(self.path, "config"):
-                config = json.dumps({**self.meta("config"), "data_dir": None})
-            db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (config,))
+                config = dict(self.meta("config"))
+                config |= {"data_dir": None, "dataset": portable_dataset(config["dataset"])}
+            db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(config),))
         # What was deleted is still in the file's pages until it is written anew.
         copy.execute("VACUUM")
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from lab.panels.base import Panel
-from lab.panels.eigenspace import AlignmentPanel, CorrelationPanel, PlanePanel, PredictorPanel
+from lab.panels.eigenspace import AlignmentPanel, CorrelationPanel, PredictorPanel
 from lab.panels.history import AccuracyPanel, AsymmetryPanel, EffectiveRankPanel, LossPanel
+from lab.panels.plane import PlanePanel
 
 PANELS: Mapping[str, Callable[[], Panel]] = MappingProxyType(
     {

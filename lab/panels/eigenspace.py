@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.lean import bq
-from lab.panels.base import NOW, OTHERS, THEORY, Panel, float32, round_up
+from lab.panels.base import NOW, OTHERS, Panel, float32, round_up
 from lab.view import EARLIER, RunView
-from ssl_lab.config import DIRECT_MODES
-from ssl_lab.pyramid import Curve
 from ssl_lab.spectrum import Spectrum
 
 FLOOR = 1e-9
@@ -128,59 +126,3 @@ class AlignmentPanel(_ByIndex):
 
     def fit(self, values: NDArray[np.float64]) -> None:
         self.set_range(self.y, -1.05 if values.min() < -0.2 else -0.2, 1.05)
-
-
-class PlanePanel(Panel):
-    """Each direction as a point: its share of F against the predictor's gain on it, with the rule's own curve."""
-
-    key = "plane"
-    title = "Gain by direction"
-    caption = "A point for each eigenvector of F; green: p = √s + ε, DirectPred's rule (gain scaled to its largest)."
-    x_label = "s, eigenvalue of F over the largest"
-    y_label = "p, gain of Wp"
-
-    def __init__(self) -> None:
-        x, y = bq.LinearScale(min=0.0, max=1.02), bq.LinearScale(min=-0.1, max=1.1)
-        grid = np.linspace(0, 1, 60)
-        self.points = bq.Scatter(
-            x=float32([0, 1]), y=float32([0, 1]), scales={"x": x, "y": y}, colors=[NOW], default_size=28,
-            opacities=[0.8], visible=False,
-        )  # fmt: skip
-        self.rule = bq.Lines(
-            x=float32(grid), y=float32(np.sqrt(grid)), scales={"x": x, "y": y}, colors=[THEORY], stroke_width=1.5,
-        )  # fmt: skip
-        self.others: list[bq.Scatter] = []
-        self._eps: float | None = None
-        super().__init__(x, y, [self.rule, self.points])
-
-    def update(self, view: RunView) -> None:
-        eps = view.knobs.eps if view.knobs.predictor in DIRECT_MODES else 0.0
-        if eps != self._eps:
-            self._eps = eps
-            rule = np.sqrt(np.linspace(0, 1, 60)) + eps
-            self.rule.y = float32(rule / rule[-1])
-        if view.newest is None:
-            self.points.visible = False
-            return
-        s, p = _plane(view.newest.spectrum)
-        others = [_plane(other.newest.spectrum) for other in view.others if other.newest is not None]
-        lowest = min(float(gains.min()) for _, gains in ((s, p), *others))
-        self.set_range(self.y, -1.1 if lowest < -0.1 else -0.1, 1.1)
-        with self.points.hold_sync():
-            self.points.x, self.points.y = float32(s), float32(p)
-            self.points.visible = True
-        self.draw_others(self.others, others, self._other)
-
-    def _other(self, place: int) -> bq.Scatter:
-        colour, _, marker = OTHERS[place]
-        return bq.Scatter(
-            x=float32([0, 1]), y=float32([0, 1]), scales={"x": self.x, "y": self.y}, colors=[colour], marker=marker,
-            default_size=28, opacities=[0.8], visible=False,
-        )  # fmt: skip
-
-
-def _plane(spectrum: Spectrum) -> Curve:
-    """(s, p) of the directions, each over its largest."""
-    s, p = spectrum.f_eigenvalues, spectrum.wp_diagonal
-    top, gain = max(float(s.max()), FLOOR), max(float(np.abs(p).max()), FLOOR)
-    return np.maximum(s, 0) / top, p / gain

@@ -16,7 +16,7 @@ MARKS = 60
 """Most events marked in a panel; the list under the panels has them all."""
 
 
-class _Over(Panel):
+class Over(Panel):
     """One curve over the steps."""
 
     x_label = "step"
@@ -38,6 +38,8 @@ class _Over(Panel):
             default_size=11, x_offset=4, font_weight="bold", visible=False,
         )  # fmt: skip
         self._marked: tuple[str, int] = ("", 0)
+        self.ahead = True
+        """Whether an earlier moment shows, faintly, what came later; a lesson that asks for it does not."""
         self.others: list[bq.Lines] = []
         self.later: bq.Lines | None = None
         self.cursor: bq.Lines | None = None
@@ -96,7 +98,9 @@ class _Over(Panel):
             self.add_mark(self.cursor)
         with self.cursor.hold_sync():
             self.cursor.x, self.cursor.visible = float32([view.step, view.step]), True
-        if len(whole[0]) > 1:
+        if not self.ahead:
+            self.later.visible = False
+        elif len(whole[0]) > 1:
             with self.later.hold_sync():
                 self.later.x, self.later.y, self.later.visible = float32(whole[0]), float32(whole[1]), True
 
@@ -130,7 +134,7 @@ class _Over(Panel):
             self.numbers.visible = True
 
 
-class EffectiveRankPanel(_Over):
+class EffectiveRankPanel(Over):
     """exp(entropy of F's normalised eigenvalues)."""
 
     name: CurveName = "effective_rank"
@@ -146,13 +150,13 @@ class EffectiveRankPanel(_Over):
         self.set_range(self.y, 0.0, max(round_up(high), 2.0))
 
 
-class AsymmetryPanel(_Over):
+class AsymmetryPanel(Over):
     """sum |Wp - Wp^T| / sum |Wp|."""
 
     name: CurveName = "asymmetry"
     key = "asymmetry"
     title = "Asymmetry of Wp"
-    caption = "0 is symmetric. A predictor trained by SGD becomes more symmetric as it aligns."
+    caption = "Σ|Wp − Wpᵀ| / Σ|Wp|: 0 is symmetric, about 1.4 a random matrix."
     y_label = "asymmetry"
 
     def __init__(self) -> None:
@@ -162,7 +166,7 @@ class AsymmetryPanel(_Over):
         self.set_range(self.y, -0.02, max(round_up(high), 0.1))
 
 
-class LossPanel(_Over):
+class LossPanel(Over):
     """-cos(q1, z2) - cos(q2, z1)."""
 
     name: CurveName = "loss"
@@ -189,7 +193,7 @@ class LossPanel(_Over):
         self.set_range(self.y, -2.05, 2.1 if top == np.inf else top)
 
 
-class AccuracyPanel(_Over):
+class AccuracyPanel(Over):
     """kNN accuracy of the encoder's features on held-out images."""
 
     name: CurveName = "knn"

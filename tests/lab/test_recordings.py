@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 
 from lab.catalogue import Catalogue, recordings
 from ssl_lab import RunStore
+from ssl_lab.config import DATASETS
 from ssl_lab.replay import replay
 from ssl_lab.store import LIVE_STATES
+
+EMBEDDED = {name for name, info in DATASETS.items() if not info.download}
 
 
 @pytest.mark.parametrize("path", recordings(), ids=lambda path: path.stem)
@@ -23,6 +27,13 @@ def test_a_recording_is_a_run_that_is_done(path: Path) -> None:
         assert store.altered_event() is None
         # Whoever trained it is nobody's business.
         assert store.status().host is None
+        # Nor where the images lay: a set's name, or a folder's last one.
+        assert os.sep not in store.config().dataset
+        if store.config().dataset not in EMBEDDED:
+            # Of images that do not come with the lab: the steps are all there, and in order.
+            assert store.first_step() == 1
+            assert len(store.losses()) == store.last_step() == store.status().step
+            return
         report = replay(store)
     # On the machine that it was made on it is bit-equal; anywhere else it is close.
     assert report.equal or report.excused
@@ -43,13 +54,32 @@ def test_collapse_and_return() -> None:
     assert rank[max(rank)] > 4
 
 
+def test_figure_two_at_a_small_scale() -> None:
+    """What the CIFAR-10 recordings are there to show: a symmetric predictor aligns more, and sooner."""
+    aligned, asymmetry = {}, {}
+    for name in ("cifar10-byol", "cifar10-byol-symmetric"):
+        with RunStore.open(next(path for path in recordings() if path.stem == name), readonly=True) as store:
+            spectra = store.spectra()
+            assert store.config().projector_dim == 128
+            # An epoch each, from the first to the last.
+            assert [round(record.epoch) for record in spectra] == list(range(1, 41))
+            aligned[name] = [record.spectrum.aligned for record in spectra]
+            asymmetry[name] = [record.spectrum.asymmetry for record in spectra]
+    plain, symmetric = aligned["cifar10-byol"], aligned["cifar10-byol-symmetric"]
+    assert plain[-1] < symmetric[-1] / 2
+    assert all(a <= b for a, b in zip(plain[4:], symmetric[4:], strict=True))
+    assert asymmetry["cifar10-byol"][0] > 3 * asymmetry["cifar10-byol"][-1]
+    assert max(asymmetry["cifar10-byol-symmetric"]) < 1e-6
+
+
 def test_from_a_package_without_torch(tmp_path: Path) -> None:
     """Also from a package in a zip file, whose resources are no files."""
     import zipfile
 
     with zipfile.ZipFile(tmp_path / "lesson.zip", "w") as package:
         package.writestr("lesson/__init__.py", "")
-        package.write(recordings()[0], "lesson/run.sqlite")
+        (path,) = (path for path in recordings() if path.stem == "collapse-and-return")
+        package.write(path, "lesson/run.sqlite")
     code = """
 import sys, time
 from importlib.resources import files
@@ -77,5 +107,5 @@ assert "torch" not in sys.modules
 
 def test_they_stand_at_the_end_of_every_shelf(tmp_path: Path) -> None:
     entries = Catalogue(tmp_path).entries()
-    assert [entry.key for entry in entries] == [f"recording: {path.stem}" for path in recordings()]
+    assert {entry.key for entry in entries} == {f"recording: {path.stem}" for path in recordings()}
     assert all(entry.recording for entry in entries)

@@ -410,3 +410,21 @@ def test_a_long_run_is_written_row_by_row(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("dataset", "named"),
+    [("/home/ada/images/cats", "cats"), ("digits", "digits"), ("/", "folder"), ("C:\\pictures\\dogs\\", "dogs")],
+)
+def test_a_file_that_leaves_does_not_say_where_its_images_lie(dataset: str, named: str, tmp_path: Path) -> None:
+    config = RunConfig.model_validate({**small_config().model_dump(), "dataset": dataset})
+    with RunStore.create("run", config, tmp_path) as store:
+        store.add_metrics([Metrics(1, 0.1, -1.0, 0.0)])
+        store.add_event(1, {"ema": 0.5}, {"ema": 0.9}, "page")
+        write(store, "sqlite", tmp_path / "out.sqlite")
+        # The run itself still knows where they are.
+        assert store.config() == config
+    with RunStore.open(tmp_path / "out.sqlite", readonly=True) as copy:
+        assert copy.config() == config.model_copy(update={"dataset": named})
+        assert copy.altered_event() is None
+    assert named == dataset or dataset == "/" or dataset.encode() not in (tmp_path / "out.sqlite").read_bytes()
