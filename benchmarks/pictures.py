@@ -1,7 +1,7 @@
 """The pictures of the README and the docs, taken again from the real bench: ``python -m benchmarks.pictures``.
 
-A run of DirectPred on the digits whose predictor is turned to none and back, in Chromium, as anybody could do it. Writes
-``bench.png``, ``bench-dark.png`` and ``knob.webp`` to docs/images.
+A run of DirectPred on the digits whose predictor is turned to none and back, in Chromium, as anybody could do it.
+Writes ``bench.png``, ``bench-dark.png`` and ``knob.webp`` to docs/images.
 """
 
 from __future__ import annotations

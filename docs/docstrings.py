@@ -1,4 +1,4 @@
-"""Docstrings are plain text with a little reStructuredText: what Markdown would take for something else is told here."""
+"""Docstrings are text with a little reStructuredText: what Markdown would take for something else is mended here."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python -m lab.jupyter
 
-writes into the environment's own Jupyter folders: the template, Voila's configuration, and what the server has to know of
-widgets that change many times a second. ``ssl-lab app`` needs none of it.
+writes into the environment's own Jupyter folders: the template, Voila's configuration, and what the server has to know
+of widgets that change many times a second. ``ssl-lab app`` needs none of it.
 """
 
 from __future__ import annotations

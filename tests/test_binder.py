@@ -1,4 +1,4 @@
-"""What Binder builds and starts, as far as one machine can tell: names and bounds, ``postBuild``, ``start``, each notebook.
+"""What Binder builds and starts, as far as one machine can tell: names, bounds, ``postBuild``, ``start``, notebooks.
 
 Binder gives 2 GB and one CPU. conda's packages are not here: the clean environment has the project alone, installed by
 ``postBuild`` itself, and borrows everything else from the environment that runs the tests.
@@ -6,19 +6,19 @@ Binder gives 2 GB and one CPU. conda's packages are not here: the clean environm
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
+import runpy
+import signal
 import subprocess
 import sys
 import sysconfig
 import threading
-import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -48,7 +48,6 @@ ONLY_CONDA = {"python", "pip"}
 
 MOST_BYTES = 2_000_000_000
 
-# Small letters, digits and dots: a bare name has an empty bound.
 REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)\s*(.*)")
 
 
@@ -132,10 +131,9 @@ class Environment:
 
     def started(self, *words: str) -> list[str]:
         """The command on one CPU and through ``start``, as Binder runs it."""
-        code = (
-            "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); os.execv(sys.argv[1], sys.argv[1:])"
-        )
-        return [str(self.python), "-c", code, str(BINDER / "start"), *words]
+        code = "import os, sys; os.sched_setaffinity(0, [int(sys.argv[1])]); os.execv(sys.argv[2], sys.argv[2:])"
+        one = str(min(os.sched_getaffinity(0)))
+        return [str(self.python), "-c", code, one, str(BINDER / "start"), *words]
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +215,9 @@ class Memory:
                 self.most, self.parts = total, parts
 
     def check(self) -> None:
-        said = "\n".join(f"{amount / 1e6:7.0f} MB  {word}" for amount, word in sorted(self.parts.values(), reverse=True))
+        said = "\n".join(
+            f"{amount / 1e6:7.0f} MB  {word}" for amount, word in sorted(self.parts.values(), reverse=True)
+        )
         print(f"{self.most / 1e6:.0f} MB at most\n{said}")
         assert 0 < self.most < MOST_BYTES, said
 
@@ -292,10 +292,8 @@ def test_every_notebook_runs_from_top_to_end(environment: Environment, tmp_path:
 
 
 def kill(pid: int) -> None:
-    try:
-        os.kill(pid, 9)
-    except ProcessLookupError:
-        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 # ---------------------------------------------------------------- as a page
@@ -359,16 +357,16 @@ def test_every_notebook_opens_as_a_page(
         page.page.close()
 
 
-def test_the_readme_links_to_what_is_there() -> None:
-    """Each notebook as an app and in JupyterLab, in one repository, and nothing that is not there."""
+def test_the_readme_links_to_every_notebook() -> None:
+    """As an app and in JupyterLab, in the repository that pyproject.toml names."""
+    written = runpy.run_path(str(BINDER / "links.py"))
     text = (ROOT / "README.md").read_text()
-    links = re.findall(r"https://mybinder\.org/v2/gh/([^)\s]+)", text)
-    repository = re.search(r"github\.com/([\w-]+/[\w-]+)", tomllib.loads((ROOT / "pyproject.toml").read_text())
-                           ["project"]["urls"]["Repository"])  # fmt: skip
-    assert repository
-    found = set()
-    for link in links:
-        match = re.fullmatch(re.escape(repository[1]) + r"/HEAD\?urlpath=(voila%2Frender|lab%2Ftree)%2Fnotebooks%2F(.+)", link)
-        assert match, link
-        found.add((match[1], match[2]))
-    assert found == {(way, name) for way in ("voila%2Frender", "lab%2Ftree") for name in NOTEBOOKS}
+    assert text == written["rewritten"](text), "run python binder/links.py"
+    for name in NOTEBOOKS:
+        app, lesson = written["links"](name)
+        assert app.endswith(f"?urlpath=voila%2Frender%2Fnotebooks%2F{name}")
+        assert lesson.endswith(f"?urlpath=lab%2Ftree%2Fnotebooks%2F{name}")
+        assert app in text
+        assert lesson in text
+    # A badge is a picture of ours: no page asks Binder for one.
+    assert "mybinder.org/badge" not in text
