@@ -2,8 +2,8 @@
 
     python -m lab.jupyter
 
-writes into the environment's own Jupyter folders: the template, Voila's configuration, and what the server has to know
-of widgets that change many times a second. ``ssl-lab app`` needs none of it.
+writes into the environment's own Jupyter folders: the template, Voila's configuration, what the server has to know of
+widgets that change many times a second, and this module as its extension. ``ssl-lab app`` needs none of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jupyter_server.utils import url_path_join
+
+from lab.routes import Goodbye
 from lab.serve import TEMPLATE, TEMPLATES, jupyter_config
 
 OF_VOILA = "VoilaConfiguration"
@@ -42,7 +45,25 @@ def install(prefix: Path) -> list[Path]:
         folder,
         _merge(prefix / "etc" / "jupyter" / "voila.json", {OF_VOILA: voila}),
         _merge(prefix / "etc" / "jupyter" / "jupyter_server_config.json", server),
+        _merge(
+            prefix / "etc" / "jupyter" / "jupyter_server_config.d" / "ssl-lab.json",
+            {"ServerApp": {"jpserver_extensions": {"lab.jupyter": True}}},
+        ),
     ]
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "lab.jupyter"}]
+
+
+def _load_jupyter_server_extension(app: Any) -> None:
+    """Has a closed page end its kernel.
+
+    Voila's own handler wants a token that its page does not send (voila issue 1458). Extensions are loaded by name, so
+    that this one comes before it, and the first handler of an address counts. Whoever asks is logged in all the same.
+    """
+    address = url_path_join(app.web_app.settings["base_url"], r"/voila/api/shutdown/([\w-]+)")
+    app.web_app.add_handlers(".*$", [(address, Goodbye)])
 
 
 def _merge(path: Path, news: dict[str, dict[str, Any]]) -> Path:

@@ -73,9 +73,6 @@ HOW: dict[str, Run | Serve | Elsewhere] = {
     "uv run pytest": Elsewhere(".ci/run", "pip install uv && uv run pytest"),
     "uv run ssl-lab": Serve(ADDRESS),
     "uv run ssl-lab app --ip 0.0.0.0 --max-visitors 30": Serve(rf"For the class:\s+{ADDRESS}", more="--preheat 0"),
-    "uv run ssl-lab app --ip 0.0.0.0 --max-visitors 30 --theme dark": Serve(
-        rf"For the host:\s+{ADDRESS}", more="--preheat 0"
-    ),
     "uv run ssl-lab app --theme dark --no-browser --checkpoint-mb 200": Serve(ADDRESS),
     "uv run jupyter lab notebooks": Serve(
         r"(http://(?:localhost|127\.0\.0\.1):\d+/lab\?token=\w+)", more="--no-browser --allow-root -y"

@@ -20,6 +20,8 @@ def test_the_template_and_the_settings_are_written(tmp_path: Path) -> None:
     assert voila["resources"] == {"ssl_lab": {"theme": "auto"}}
     server = json.loads((tmp_path / "etc" / "jupyter" / "jupyter_server_config.json").read_text())
     assert server["ZMQChannelsWebsocketConnection"]["iopub_msg_rate_limit"] > 1000
+    extensions = tmp_path / "etc" / "jupyter" / "jupyter_server_config.d" / "ssl-lab.json"
+    assert json.loads(extensions.read_text())["ServerApp"]["jpserver_extensions"] == {"lab.jupyter": True}
     # Somebody's long computation in JupyterLab is not ours to end.
     assert server["MappingKernelManager"]["cull_connected"] is False
     assert server["MappingKernelManager"]["cull_busy"] is False
