@@ -22,14 +22,14 @@ def _row(cells: tuple[str, ...]) -> str:
 
 
 def _knobs() -> Iterator[tuple[str, ...]]:
-    yield "knob", "symbol", "default", "takes", "unit", "what it does", "source"
-    yield ("---",) * 7
+    yield "knob", "takes", "what it does", "source"
+    yield ("---",) * 4
     for name, field in Knobs.model_fields.items():
         meta = knob_meta(name)
-        yield (
-            f"`{name}`", meta.symbol or "", f"`{field.default!r}`".replace("'", '"'), allowed(name), meta.unit,
-            str(field.description), meta.source,
-        )  # fmt: skip
+        unit = f", {meta.unit}" if meta.unit else ""
+        default = f"`{field.default!r}`".replace("'", '"')
+        called = f"`{name}` {meta.symbol}".strip()
+        yield called, f"{allowed(name)}{unit}; {default}", str(field.description), meta.source
 
 
 def _settings() -> Iterator[tuple[str, ...]]:

@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -339,6 +340,7 @@ def test_the_bench_runs_as_a_page(
         eventually(lambda: step(page) > 20, "steps", 90)
         screenshot(page, "binder")
         page_is_clean(page)
+        stays_here(page)
         memory.check()
     leave(page)
     eventually(lambda: not kernels(environment.results), "the kernel to end", 30)
@@ -356,11 +358,19 @@ def test_every_notebook_opens_as_a_page(
             page.page.wait_for_selector("#rendered_cells .jupyter-widgets:not(:empty)", timeout=60_000)
             page.page.wait_for_selector("#loading", state="detached", timeout=60_000)
             page_is_clean(page)
+            stays_here(page)
             leave(page)
         # Closed pages leave no kernels behind: ten of them would fill the machine.
         eventually(lambda: not kernels(environment.results), "the kernels to end", 30)
     if NOTEBOOKS[1:]:
         memory.check()
+
+
+def stays_here(page: Watched) -> None:
+    """No link of a page leaves the visitor's own server for the hub that it stands behind."""
+    for link in page.page.locator("a[href]").evaluate_all("all => all.map(a => a.href)"):
+        parts = urlsplit(link)
+        assert parts.hostname != "127.0.0.1" or parts.path.startswith(BASE), link
 
 
 def leave(page: Watched) -> None:
