@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import bqplot as bq
 import ipywidgets as w
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lab.lean import bq
 from lab.view import RunView
 from ssl_lab.pyramid import Curve
 

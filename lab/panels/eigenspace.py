@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import bqplot as bq
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.lean import bq
 from lab.panels.base import NOW, OTHERS, THEORY, Panel, float32, round_up
 from lab.view import EARLIER, RunView
 from ssl_lab.config import DIRECT_MODES

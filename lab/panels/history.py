@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import bqplot as bq
 import numpy as np
 
+from lab.lean import bq
 from lab.panels.base import MARK, NOW, OTHERS, Panel, float32, round_up
 from lab.view import CurveName, RunView
 from ssl_lab.pyramid import Curve
