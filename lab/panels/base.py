@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import ipywidgets as w
 import numpy as np
@@ -36,6 +37,8 @@ class Panel(ABC):
     Only the publisher's thread calls :meth:`update`.
     """
 
+    key: ClassVar[str]
+    """What a page asks for it by."""
     title: str
     caption: str
     x_label: str
