@@ -4,6 +4,9 @@
     Bench(trainer)   # in a notebook
     Bench()          # the run belongs to the engine process
 
+    from lab import Theory
+    Theory()         # the paper's linear model, integrated here; no run
+
 Importing this package imports no torch.
 """
 
@@ -13,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lab.bench import Bench
+    from lab.theory.app import Theory
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "Theory"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from lab.bench import Bench
 
         return Bench
+    if name == "Theory":
+        from lab.theory.app import Theory
+
+        return Theory
     raise AttributeError(f"module 'lab' has no attribute {name!r}")

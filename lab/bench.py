@@ -13,7 +13,7 @@ import queue
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.resources import as_file
 from importlib.resources.abc import Traversable
@@ -36,15 +36,17 @@ from lab.locks import lock_kernel
 from lab.marks import mark_width, marks, rows
 from lab.owners import FOREIGN, KEEPER, CapError, Owners, delete_run, keeper_of
 from lab.pace import tick_here
-from lab.panels import all_panels
+from lab.panels import make_panels
 from lab.panels.base import NOW, OTHERS
 from lab.publisher import Publisher
+from lab.setup import Setup
 from lab.shelf import Shelf
+from lab.show import EVERYTHING, Show
 from lab.style import CSS
 from lab.timeline import Timeline
 from lab.trouble import GONE, Watch, unanswered
 from lab.view import RunView, ViewReader
-from lab.words import Changes, Words
+from lab.words import Changes, Words, mark
 from ssl_lab import keep
 from ssl_lab.config import DATASETS, PRESETS, RunConfig, preset
 from ssl_lab.errors import ConfigError, SSLLabError
@@ -105,9 +107,12 @@ class Bench:
             ``trainer.set``, and leave stepping to the bench. Without one the run belongs to the engine process.
         preset: what a new run begins as (with a trainer, its own preset).
         dataset: what a new run trains on.
+        config: what a new run begins as, in place of the two.
         run: a run to open instead of a new one, or the path of a run's file.
         results: folder of all runs; default ``SSL_LAB_RESULTS`` or ``./results``.
         house: the rules of the house; default as the kernel's environment says.
+        show: the parts that the page has; default all.
+        beside: a widget of one's own at the head of the left column.
     """
 
     @classmethod
@@ -135,9 +140,12 @@ class Bench:
         *,
         preset: str = "directpred",
         dataset: str = "digits",
+        config: RunConfig | None = None,
         run: str | None = None,
         results: str | Path | None = None,
         house: House | None = None,
+        show: Show = EVERYTHING,
+        beside: w.Widget | None = None,
     ) -> None:
         if trainer is not None:
             # The cell was run again: the bench that it made before lets go of the trainer.
@@ -150,7 +158,7 @@ class Bench:
         lock_kernel()
         self._host: Host = EngineHost(folder, lazily=looking) if trainer is None else KernelHost(trainer, folder)
         self._resources = ExitStack()
-        self._config = self._default(preset, dataset) if trainer is None else trainer.config
+        self._config = trainer.config if trainer is not None else config or self._default(preset, dataset)
         self._wanted_run = run or os.environ.get("SSL_LAB_OPEN")
         self._store: RunStore | None = None
         self._reader: ViewReader | None = None
@@ -177,16 +185,28 @@ class Bench:
         self._compared: dict[str, ViewReader] = {}
         self._shelf_due = 0.0
         self._listed: tuple[Any, ...] = ()
+        self._followers: list[Callable[[RunView | None], None]] = []
         self.catalogue = Catalogue(folder)
 
         self.browser = Browser()
         self.transport = Transport(self._send)
-        self.knobs = KnobBoard(self._config.knobs, self._send)
-        self.panels = all_panels()
-        self.timeline, self.shelf = Timeline(), Shelf()
-        self.files = Files(limit=min(LARGEST_IN, self.house.max_bytes or LARGEST_IN))
-        self.export = ExportBox(self.panels, self._ask, lambda: self._store, self.files, self._complain)
-        self._build()
+        self.knobs = KnobBoard(self._config.knobs, self._send, show.knobs)
+        self.panels = make_panels(show.panels)
+        self.timeline = Timeline()
+        self.setup: Setup | None = None
+        self.shelf: Shelf | None = None
+        self.files: Files | None = None
+        self.export: ExportBox | None = None
+        if show.setup:
+            self.setup = Setup(self._config, lambda: self._ask(self._new_run), lambda: self._ask(self._reset_run))
+            self.preset, self.dataset = self.setup.preset, self.setup.dataset
+            self.new, self.reset = self.setup.new, self.setup.reset
+        if show.shelf or self.house.keeps_account:
+            self.shelf = Shelf()
+        if show.export:
+            self.files = Files(limit=min(LARGEST_IN, self.house.max_bytes or LARGEST_IN))
+            self.export = ExportBox(self.panels, self._ask, lambda: self._store, self.files, self._complain)
+        self._build(beside)
         close_doors(parts(self.widget))
         self.browser.observe(self._on_page, names=["query", "visitor"])
         self.browser.on_msg(self._on_key)
@@ -199,13 +219,15 @@ class Bench:
         )
         self.timeline.observe(lambda _: self.publisher.poke(), names="step")
         self.timeline.on_msg(self._on_timeline)
-        # What is ticked when it comes to be done counts: it is written here too.
-        self.shelf.observe(lambda _: self._ask(lambda: self._compare(self.shelf.ticked)), names="ticked")
-        self.shelf.on_msg(self._on_shelf)
-        self.files.poke, self.files.dropped = self.publisher.poke, self._on_drop
-        if self.house.served or self.house.max_visitors is not None:
-            # Served by our own Voila, whose limits are known; elsewhere a server drops what comes too fast.
-            self.files.rate = 8_000_000
+        if self.shelf is not None:
+            # What is ticked when it comes to be done counts: it is written here too.
+            self.shelf.observe(lambda _: self._ask(lambda: self._compare(self._ticked())), names="ticked")
+            self.shelf.on_msg(self._on_shelf)
+        if self.files is not None:
+            self.files.poke, self.files.dropped = self.publisher.poke, self._on_drop
+            if self.house.served or self.house.max_visitors is not None:
+                # Served by our own Voila, whose limits are known; elsewhere a server drops what comes too fast.
+                self.files.rate = 8_000_000
         self.publisher.start()
         if trainer is not None:
             # The trainer is there whether a page looks or not.
@@ -215,40 +237,27 @@ class Bench:
     def _default(name: str, dataset: str) -> RunConfig:
         return preset(name, dataset=dataset)
 
-    def _build(self) -> None:
-        names = {p.title: p.name for p in PRESETS.values()}
-        if self._config.preset not in PRESETS:
-            names[self._config.preset] = self._config.preset
-        sets = {info.title: info.name for info in DATASETS.values()}
-        if self._config.dataset not in sets.values():
-            sets[f"Folder {Path(self._config.dataset).name}"] = self._config.dataset
-        auto = w.Layout(width="auto", min_width="0")
-        self.preset = w.Dropdown(options=list(names.items()), value=self._config.preset, layout=auto)
-        self.dataset = w.Dropdown(options=list(sets.items()), value=self._config.dataset, layout=auto)
-        self.new = w.Button(description="New run", tooltip="Start a new run with this preset on this data set")
-        self.reset = w.Button(description="Reset", tooltip="Start again from step 0 as this run began, as a new run")
+    def _build(self, beside: w.Widget | None) -> None:
         self.restart = w.Button(
             description="Start the engine again", button_style="warning", layout=w.Layout(display="none")
         )
-        self.new.on_click(lambda _: self._ask(self._new_run))
-        self.reset.on_click(lambda _: self._ask(self._reset_run))
         self.restart.on_click(lambda _: self._ask(self._restart_engine))
 
         self.said = Words()
         self.banner, self.headline = self.said.banner, self.said.headline
         self.words, self.legend = self.said.words, self.said.legend
 
-        setup = w.GridBox([w.HTML("Preset"), self.preset, w.HTML("Data"), self.dataset])
-        setup.add_class("ssl-setup")
-        begin = w.HBox([self.new, self.reset])
-        begin.add_class("ssl-buttons")
-        left = w.VBox([setup, begin, self.transport.widget])
+        head = () if beside is None else (beside,)
+        setup = () if self.setup is None else self.setup.rows
+        left = w.VBox([*head, *setup, self.transport.widget])
         left.add_class("ssl-left")
-        grid = w.GridBox([*(panel.widget for panel in self.panels), self.export.widget])
+        pictures = [panel.widget for panel in self.panels]
+        grid = w.GridBox(pictures if self.export is None else [*pictures, self.export.widget])
         grid.add_class("ssl-panels")
         top = w.VBox([self.headline, self.words, self.legend, self.banner, self.restart])
         top.add_class("ssl-top")
-        right = w.VBox([top, grid, self.timeline, self.shelf])
+        below = [part for part in (self.timeline, self.shelf) if part is not None]
+        right = w.VBox([top, grid, *below])
         right.add_class("ssl-right")
         body = w.GridBox([left, right, self.knobs.widget])
         body.add_class("ssl-body")
@@ -510,14 +519,8 @@ class Bench:
             # A file from elsewhere does not say what is read or written here, nor on which card it is computed.
             config = config.model_copy(update=AT_HOME)
         self._config = config
-        if config.preset in PRESETS:
-            self.preset.value = config.preset
-        values = [value for _, value in self.dataset.options]
-        if config.dataset not in values and not self._from_elsewhere():
-            self.dataset.options = [*self.dataset.options, (f"Folder {Path(config.dataset).name}", config.dataset)]
-            values.append(config.dataset)
-        if config.dataset in values:
-            self.dataset.value = config.dataset
+        if self.setup is not None:
+            self.setup.show(config, add=not self._from_elsewhere())
         self.browser.run = "" if self._key.startswith("file:") else self._key
         self.browser.title = f"{store.name[:100]} · ssl-lab"
         self._look(store)
@@ -642,7 +645,7 @@ class Bench:
     def _compare(self, keys: Sequence[str]) -> None:
         """Draws these runs with the one that is shown."""
         wanted = [key for key in dict.fromkeys(keys) if key != self._key][: len(OTHERS)]
-        if wanted == list(self._compared) == list(self.shelf.ticked):
+        if wanted == list(self._compared) == self._ticked():
             return
         for key in [key for key in self._compared if key not in wanted]:
             self._compared.pop(key).store.close()
@@ -653,10 +656,14 @@ class Bench:
         finally:
             # In the order in which they were asked for: it decides the colours.
             self._compared = {key: self._compared[key] for key in wanted if key in self._compared}
-            if list(self.shelf.ticked) != list(self._compared):
+            if self.shelf is not None and self._ticked() != list(self._compared):
                 self.shelf.ticked = list(self._compared)
             self._drawn, self._shelf_due = (), 0.0
             self.browser.compare = ",".join(key for key in self._compared if ":" not in key)
+
+    def _ticked(self) -> list[str]:
+        """What is ticked on the shelf; without one, what is drawn."""
+        return list(self._compared if self.shelf is None else self.shelf.ticked)
 
     def _open_to_look(self, key: str) -> RunStore:
         if ":" in key:
@@ -666,6 +673,7 @@ class Bench:
     def _new_run(self) -> None:
         self._complaint = ""
         fixed: dict[str, Any] = {"seed": self._config.seed, "device": self._config.device}
+        assert self.setup is not None
         name = self.preset.value if self.preset.value in PRESETS else "byol"
         self._begin(preset(name, dataset=self.dataset.value, **fixed))
 
@@ -713,10 +721,11 @@ class Bench:
             finally:
                 self._acting = False
         if self._full:
-            self._say_full()
+            self.said.warn([self.obstacle])
+            self._tell(None)
             return False
         # While a file is under way to the page or from it, the next round comes sooner.
-        self.publisher.soon = self.files.pump() if self._actions.empty() else 0.0
+        self.publisher.soon = 0.0 if not self._actions.empty() else self.files.pump() if self.files else None
         if self._answer_is_near():
             self.publisher.soon = ANSWER_PAUSE
             return False
@@ -736,6 +745,7 @@ class Bench:
             if self._opened:
                 self.said.nothing("No run is open.")
                 self._show_shelf()
+                self._tell(None)
             return False
         gone = self._watch.gone(self._store)
         if gone != self._gone:
@@ -754,7 +764,18 @@ class Bench:
             self.browser.announce = line
         self._show_trouble(view, bool(silent))
         self._show_shelf()
+        self._tell(view)
         return drawn
+
+    def _tell(self, view: RunView | None) -> None:
+        """Hands what was read to those who follow."""
+        for follow in self._followers:
+            try:
+                follow(view)
+            except Exception as error:
+                # No picture of the bench depends on one that follows.
+                log.exception("What follows the bench failed")
+                self._complaint = f"{type(error).__name__}: {error}"
 
     def present(self) -> None:
         """Says that the page is still here; called by the publisher every two seconds while it is."""
@@ -818,7 +839,7 @@ class Bench:
         self.browser.step = view.shown
 
     def _show_shelf(self) -> None:
-        if time.monotonic() < self._shelf_due:
+        if self.shelf is None or time.monotonic() < self._shelf_due:
             return
         self._shelf_due = time.monotonic() + SHELF_PAUSE
         entries, more = tree(self.catalogue.entries())
@@ -857,13 +878,156 @@ class Bench:
         if self.restart.layout.display != display:
             self.restart.layout.display = display
 
-    def _say_full(self) -> None:
-        self.said.warn(
-            [
+    # ------------------------------------------------------------ for a lesson: does what a person's hand does
+
+    def on_view(self, follow: Callable[[RunView | None], None]) -> None:
+        """Has ``follow`` told of every view that is read, a few times a second while the page is in front.
+
+        It is called on the publisher's thread, where widgets may be written; with None where there is no run to show,
+        and :attr:`obstacle` then says why.
+        """
+        self._followers.append(follow)
+
+    @property
+    def obstacle(self) -> str:
+        """Why the run that is shown cannot be steered from this page, in words; empty if it can."""
+        if self._full:
+            return (
                 f"The house is full: {self.house.max_visitors} pages are open, which is as many as this machine "
                 "serves. This page comes to life when another one closes; leave it open, or try again later."
-            ]
-        )
+            )
+        if self._store is None:
+            return self._complaint
+        return self._why_not or self._overweight or self._host.trouble(self._store)
+
+    def do(self, action: Callable[[], None], otherwise: Callable[[str], None] | None = None) -> None:
+        """Has the publisher's thread do something, unless there is no seat for this page.
+
+        Args:
+            action: what to do; an :class:`SSLLabError` of it is said in the banner.
+            otherwise: is told on the same thread, besides, why it could not be done.
+        """
+
+        def try_it() -> None:
+            try:
+                action()
+            except (SSLLabError, sqlite3.Error, OSError) as error:
+                if otherwise is not None:
+                    otherwise(str(error))
+                raise
+
+        self._ask(try_it)
+
+    def turn(self, **knobs: Any) -> None:
+        """Turns knobs of the run that is shown, as a person does: ``bench.turn(predictor="none")``."""
+        self._send("set", knobs)
+
+    def run(self) -> None:
+        """Has the run step until paused."""
+        self._send("run", {})
+
+    def pause(self) -> None:
+        """Has the run stand."""
+        self._send("pause", {})
+
+    def step(self, steps: int = 1) -> None:
+        """Has the run make so many steps, and then stand."""
+        self._send("step", {"steps": steps})
+
+    def speed(self, steps_per_second: float | None) -> None:
+        """Has the run make at most so many steps a second; None for as fast as it goes."""
+        self._send("speed", {"steps_per_second": steps_per_second})
+
+    def begin(
+        self,
+        config: RunConfig,
+        then: Callable[[str], None] | None = None,
+        otherwise: Callable[[str], None] | None = None,
+    ) -> None:
+        """Begins a new run, which stands at step 0.
+
+        Args:
+            then: is told the run's name on the publisher's thread, when it is on the page.
+            otherwise: is told there why there is none.
+        """
+
+        def do() -> None:
+            self._complaint = ""
+            self._begin(config)
+            if then is not None:
+                then(self._key)
+
+        self.do(do, otherwise)
+
+    def fork(
+        self,
+        step: int | None = None,
+        *,
+        events: int | None = None,
+        compare: bool = True,
+        knobs: Mapping[str, Any] | None = None,
+        then: Callable[[str], None] | None = None,
+        otherwise: Callable[[str], None] | None = None,
+    ) -> None:
+        """Goes on with a fork of the run that is shown, with the same random streams.
+
+        Args:
+            step: steps done where it begins; default now.
+            events: knob events seen there; default all up to ``step``, see :meth:`ssl_lab.store.RunStore.fork`.
+            compare: draw it with the run that it grew from.
+            knobs: turned in the fork before its next step.
+            then: is told the fork's name on the publisher's thread, when it is on the page.
+            otherwise: is told there why there is none.
+        """
+
+        def do() -> None:
+            if self._store is None:
+                raise SSLLabError("There is no run to fork.")
+            self._fork(self._saved_now(self._store) if step is None else step, events)
+            if not compare:
+                self._compare([])
+            if knobs:
+                self._store.send("set", knobs)
+            if then is not None:
+                then(self._key)
+
+        self.do(do, otherwise)
+
+    def visit(
+        self,
+        key: str,
+        step: int | None = None,
+        then: Callable[[str], None] | None = None,
+        otherwise: Callable[[str], None] | None = None,
+    ) -> None:
+        """Puts a run of the shelf on the page, such as ``recording: collapse-and-return``, at a step or now."""
+
+        def do() -> None:
+            self._complaint = ""
+            if key != self._key:
+                self._show_entry(key)
+            self.timeline.step = -1 if step is None else step
+            if then is not None:
+                then(self._key)
+
+        self.do(do, otherwise)
+
+    def compare(self, *keys: str) -> None:
+        """Draws these runs of the shelf with the one that is shown, and no others."""
+        self.do(lambda: self._compare(keys))
+
+    def view_at(self, step: int) -> RunView:
+        """The run that is shown at a step that it has made. On the publisher's thread, as in :meth:`on_view`."""
+        if self._reader is None:
+            raise SSLLabError("There is no run on the page.")
+        return self._reader.read(step)
+
+    def point_at(self, *, knobs: Collection[str] = (), panels: Collection[str] = ()) -> None:
+        """Marks these knobs and pictures, and no others. On the publisher's thread."""
+        for name, control in self.knobs.controls.items():
+            mark(control.widget, "ssl-asked", name in knobs)
+        for panel in self.panels:
+            mark(panel.widget, "ssl-look", panel.key in panels)
 
     # ------------------------------------------------------------ for a notebook
 
@@ -882,12 +1046,7 @@ class Bench:
         for reader in self._compared.values():
             reader.store.close()
         self._resources.close()
-        self.files.close()
-        self.export.close()
-        for panel in self.panels:
-            panel.close()
-        self.timeline.close()
-        self.shelf.close()
-        self.knobs.close()
-        self.transport.close()
+        for part in (self.files, self.export, *self.panels, self.timeline, self.shelf, self.knobs, self.transport):
+            if part is not None:
+                part.close()
         self.widget.close()

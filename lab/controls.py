@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import ipywidgets as w
@@ -158,11 +158,19 @@ class KnobControl:
 
 
 class KnobBoard:
-    """All knobs under their headings."""
+    """Knobs under their headings.
 
-    def __init__(self, knobs: Knobs, send: Send) -> None:
+    Args:
+        knobs: their values to begin with.
+        send: sends a command.
+        names: the knobs that the page has; default all.
+    """
+
+    def __init__(self, knobs: Knobs, send: Send, names: Collection[str] = tuple(Knobs.model_fields)) -> None:
         self._send = send
-        self.controls = {name: KnobControl(name, getattr(knobs, name), self._turn) for name in Knobs.model_fields}
+        self.controls = {
+            name: KnobControl(name, getattr(knobs, name), self._turn) for name in Knobs.model_fields if name in names
+        }
         groups: dict[str, list[w.Widget]] = {}
         for control in self.controls.values():
             groups.setdefault(control.meta.group, []).append(control.widget)

@@ -17,6 +17,7 @@ from traitlets import TraitError
 
 from lab.browser import Browser
 from lab.shelf import Shelf
+from lab.theory.board import Board, are_switches, are_values, is_speed
 from lab.timeline import Timeline
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ _DOORS: tuple[tuple[type, Mapping[str, Check]], ...] = (
     ),
     (Timeline, {"step": lambda value: is_whole(value, -1)}),
     (Shelf, {"ticked": _are_names}),
+    (Board, {"values": are_values, "switches": are_switches, "speed": is_speed, "zoom": _is_truth}),
     (_Selection, {"index": lambda value: is_whole(value, 0)}),
     (w.Checkbox, {"value": _is_truth}),
     (w.BoundedIntText, {"value": is_whole}),

@@ -1,4 +1,7 @@
-"""``Kernels``: the kernels of all pages, some ready before their page is there, never more than there is room for."""
+"""``Kernels``: the kernels of all pages, some ready before their page is there, never more than there is room for.
+
+A ready kernel has imported what every notebook of the lab imports, and has run nothing: it serves any page.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from queue import Empty
+from types import MappingProxyType
 from typing import Any
 
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from voila.utils import ENV_VARIABLE
-from voila.voila_kernel_manager import voila_kernel_manager_factory
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +37,9 @@ START_PATIENCE = 90.0
 
 TROUBLE_REST = 10.0
 """Seconds until another kernel is started after one that could not be."""
+
+READY = "import lab.bench"
+"""What a kernel does before its page is there: every notebook of the lab needs most of this."""
 
 
 @dataclass(eq=False)
@@ -47,26 +56,30 @@ class Place:
 _place: ContextVar[Place | None] = ContextVar("place", default=None)
 """The place for which a kernel is wanted, in the request that wants it."""
 
-_Voila: Any = voila_kernel_manager_factory(AsyncMappingKernelManager, True, 0)
+
+_Manager: Any = AsyncMappingKernelManager
 
 
-class Kernels(_Voila):  # type: ignore[misc]
-    """Voila's kernels, with a number of places and a pool that is filled one by one.
+class Kernels(_Manager):  # type: ignore[misc]
+    """The kernels, with a number of places and a pool that is filled one by one.
 
-    Voila itself starts a whole pool at once, and starts a kernel for whoever asks.
+    Voila's own has a pool for each notebook, of kernels that have run it: six notebooks would take the memory of a
+    small machine before anybody comes. It starts a whole pool at once, and a kernel for whoever asks.
     """
+
+    notebook_data: Mapping[str, Any] = MappingProxyType({})
+    """Voila's pages that are there before they are asked for: none."""
 
     most: int | None = None
     """Places in the house: pages with a kernel, or on their way to one."""
     wanted: int = 0
     """Kernels that shall be kept ready."""
-    front: str | None = None
-    """The notebook for which they are kept ready."""
     rest: float = 4.0
     """Seconds after a page has opened before the next kernel is started: two that start at once are both late."""
 
     def __init__(self, **traits: Any) -> None:
         self._places: list[Place] = []
+        self._ready: list[asyncio.Future[str]] = []
         self._resting = 0.0
         self._closing = False
         super().__init__(**traits)
@@ -103,23 +116,22 @@ class Kernels(_Voila):  # type: ignore[misc]
                 self._places.remove(place)
 
     async def start_kernel(self, **arguments: Any) -> str:
-        """Starts a kernel, for the place of this request if it has one."""
+        """Starts a kernel, or takes a ready one, for the place of this request if it has one."""
         place = _place.get()
-        if place is not None:
-            # A kernel that waits for another notebook's page makes room.
+        if place is None:
+            return str(await super().start_kernel(**arguments))
+        kernel = await self._take(**arguments)
+        if kernel is None:
+            # A kernel that waits for another kind of page makes room.
             await self._shrink()
-        kernel = str(await super().start_kernel(**arguments))
-        if place is not None:
-            place.kernel = kernel
+            kernel = str(await super().start_kernel(**arguments))
+        self._resting = time.monotonic() + self.rest
+        place.kernel = kernel
         return kernel
 
-    async def get_rendered_notebook(self, notebook_name: str, **arguments: Any) -> Any:
-        """A kernel of the pool, for the place of this request."""
-        rendered = await super().get_rendered_notebook(notebook_name, **arguments)
-        place = _place.get()
-        if place is not None:
-            place.kernel = rendered[2]
-        return rendered
+    def get_pool_size(self, _notebook: str) -> int:
+        """Voila asks how many pages are there already."""
+        return 0
 
     def notify_connect(self, kernel_id: str) -> None:
         """A page has opened its socket."""
@@ -130,6 +142,8 @@ class Kernels(_Voila):  # type: ignore[misc]
 
     async def cull_kernel_if_idle(self, kernel_id: str) -> None:
         """Ends a kernel that nobody needs: its page has been silent for long, or has never come."""
+        if any(ready.done() and _result(ready) == kernel_id for ready in self._ready):
+            return
         for place in self._places:
             late = time.monotonic() - place.since > START_PATIENCE
             if place.kernel == kernel_id and not place.spoke and late:
@@ -139,27 +153,35 @@ class Kernels(_Voila):  # type: ignore[misc]
 
     # ------------------------------------------------------------ the pool
 
-    def fill_if_needed(self, *_: Any, **__: Any) -> None:
-        """Voila calls this when a kernel was taken: the next one may wait."""
-        self._resting = time.monotonic() + self.rest
-
     def room(self) -> int:
         """Kernels that may be in the pool now."""
         free = self.wanted if self.most is None else min(self.wanted, self.most - self.in_use())
-        return 0 if self._closing or self.front is None else max(free, 0)
+        return 0 if self._closing else max(free, 0)
 
     async def keep_warm(self) -> None:
         """Fills the pool, one kernel after the other, until the kernels are ended."""
         while not self._closing:
-            pool = self._pools.setdefault(self.front, [])
-            if len(pool) < self.room() and time.monotonic() >= self._resting:
-                await self._heat(pool)
+            if len(self._ready) < self.room() and time.monotonic() >= self._resting:
+                await self._heat()
             else:
-                await self._shrink()
+                await self._shrink(sum(place.kernel is None for place in self._places))
                 await asyncio.sleep(0.2)
 
-    async def _heat(self, pool: list[asyncio.Future[Any]]) -> None:
-        assert self.front is not None
+    async def _heat(self) -> None:
+        ready = asyncio.ensure_future(self._make_ready())
+        self._ready.append(ready)
+        try:
+            # Shielded: a page may have taken it meanwhile.
+            await asyncio.wait_for(asyncio.shield(ready), START_PATIENCE)
+        except Exception:
+            log.exception("A kernel could not be started before its page")
+            self._resting = time.monotonic() + TROUBLE_REST
+            if ready in self._ready:
+                self._ready.remove(ready)
+                ready.cancel()
+
+    async def _make_ready(self) -> str:
+        """A kernel that has imported what notebooks import."""
         environment = {
             **os.environ,
             ENV_VARIABLE.VOILA_BASE_URL: self.parent.base_url,
@@ -168,28 +190,108 @@ class Kernels(_Voila):  # type: ignore[misc]
             ENV_VARIABLE.VOILA_PREHEAT: "True",
         }
         started = asyncio.ensure_future(
-            self._initialize(self.front, None, path=str(Path(self.front).parent), env=environment)
+            super().start_kernel(kernel_name=self.default_kernel_name, path="", env=environment)
         )
-        pool.append(started)
         try:
-            await asyncio.shield(asyncio.wait_for((await started)["task"], START_PATIENCE))
-        except Exception:
-            log.exception("A kernel could not be started before its page")
-            if started in pool:
-                pool.remove(started)
-            self._resting = time.monotonic() + TROUBLE_REST
+            kernel = str(await asyncio.shield(started))
+            await self._tell(kernel, READY)
+        except BaseException:
+            # No process is left behind, also where it was not waited for.
+            with contextlib.suppress(Exception):
+                await self.shutdown_kernel(await started, now=True)
+            raise
+        return kernel
 
-    async def _shrink(self) -> None:
-        pool = self._pools.get(self.front, [])
-        while len(pool) > self.room() and pool[-1].done():
-            kernel = pool.pop().result()["kernel_id"]
+    async def _take(self, kernel_name: str | None = None, path: str = "", env: Any = None, **_: Any) -> str | None:
+        """A kernel of the pool, also one that is only just made ready; None if none is right for the page."""
+        if kernel_name not in (None, self.default_kernel_name) or path:
+            return None
+        if not self._ready:
+            return None
+        # One that is there before one that is coming.
+        ready = min(self._ready, key=lambda one: not one.done())
+        if ready.done() and (waiting := _result(ready)) in self:
+            # It has been idle for long, and shall not be culled now.
+            self.get_kernel(waiting).last_activity = datetime.now(UTC)
+        self._ready.remove(ready)
+        kernel = ""
+        try:
+            kernel = await asyncio.wait_for(asyncio.shield(ready), START_PATIENCE)
+            page = {str(getattr(name, "value", name)): word for name, word in (env or {}).items()}
+            page = {name: word for name, word in page.items() if os.environ.get(name) != word}
+            await self._tell(kernel, f"__import__('os').environ.update({page!r})")
+        except Exception:
+            log.exception("A kernel that was ready cannot be used")
             if kernel in self:
+                await self.shutdown_kernel(kernel, now=True)
+            return None
+        return kernel
+
+    async def _tell(self, kernel: str, code: str) -> None:
+        """Has a kernel run something that no page hears of, also one that is only just starting.
+
+        Raises:
+            RuntimeError: it fails; says how.
+            Empty: nothing is heard of it.
+        """
+        client = self.get_kernel(kernel).client()
+        client.start_channels()
+        try:
+            said = client.execute(code, silent=True, store_history=False, allow_stdin=False)
+            while True:
+                answer = await client.get_shell_msg(timeout=START_PATIENCE)
+                if answer["parent_header"].get("msg_id") == said:
+                    break
+        finally:
+            client.stop_channels()
+        content = answer["content"]
+        if content.get("status") != "ok":
+            raise RuntimeError(f"{content.get('ename')}: {content.get('evalue')}")
+
+    async def _shrink(self, coming: int = 0) -> None:
+        """Ends ready kernels beyond the house's places; pages that are ``coming`` will take theirs from the pool."""
+        while len(self._ready) > self.room() + coming and self._ready[-1].done():
+            kernel = _result(self._ready.pop())
+            if kernel is not None and kernel in self:
                 await self.shutdown_kernel(kernel)
 
     async def shutdown_all(self, *arguments: Any, **named: Any) -> None:
-        """Ends them all."""
+        """Ends them all. The loop that made them ready may have stopped."""
         self._closing = True
+        self._ready = []
         await super().shutdown_all(*arguments, **named)
+
+
+class Client(AsyncKernelClient):
+    """A client that begins when its kernel is heard, and not the two tenths of a second of silence later that the usual
+    one waits for."""
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        """Waits until the kernel has answered on both ways that a cell's answers take.
+
+        Raises:
+            RuntimeError: it has ended, or does not answer.
+        """
+        deadline = time.monotonic() + (timeout if timeout is not None else START_PATIENCE)
+        pause = 0.25
+        while True:
+            self.kernel_info()
+            with contextlib.suppress(Empty):
+                answer = await self.shell_channel.get_msg(timeout=pause)
+                # What it says to all comes only once we are subscribed to it; before that, ask again.
+                await self.iopub_channel.get_msg(timeout=pause)
+                self._handle_kernel_info_reply(answer)
+                return
+            if not await self.is_alive():
+                raise RuntimeError("The kernel has ended before it answered")
+            if time.monotonic() > deadline:
+                raise RuntimeError("The kernel does not answer")
+            pause = 1.0
+
+
+def _result(ready: asyncio.Future[str]) -> str | None:
+    """The kernel that was made ready, if it was."""
+    return None if ready.cancelled() or ready.exception() is not None else ready.result()
 
 
 def affordable(most: int, free: Callable[[], int | None] | None = None) -> int:

@@ -147,10 +147,6 @@ class Page(TornadoVoilaHandler):  # type: ignore[misc]
         super().initialize(**page)
         self._notebooks, self._most = notebooks, most
 
-    def should_use_rendered_notebook(self, notebook_data: Any, pool_size: int, *_: Any) -> bool:
-        """A word in the address such as a theme is the page's own business and costs no other kernel."""
-        return pool_size > 0 and len(notebook_data) > 0
-
     @tornado.web.authenticated
     async def get(self, path: str | None = None) -> None:
         if path not in names(self._notebooks):

@@ -198,6 +198,7 @@ def jupyter_config() -> Config:
     # Ours has its own pool.
     voila.preheat_kernel = False
     config.VoilaExecutor.cell_error_instruction = "The window in which ssl-lab was started says why."
+    config.KernelManager.client_factory = "lab.pool.Client"
     kernels = config.MappingKernelManager
     kernels.cull_idle_timeout = CULL_AFTER
     kernels.cull_interval = CULL_INTERVAL
@@ -242,7 +243,7 @@ class _Server(Voila):  # type: ignore[misc]
             parent=self, connection_dir=self.connection_dir, kernel_spec_manager=self.kernel_spec_manager
         )
         kernels = self.kernel_manager
-        kernels.most, kernels.front, kernels.rest = self.house.max_visitors, self.front, REFILL_AFTER
+        kernels.most, kernels.rest = self.house.max_visitors, REFILL_AFTER
         kernels.wanted = self.preheat
         return {
             **settings,

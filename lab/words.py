@@ -31,6 +31,12 @@ class Changes:
             setattr(self._widget, name, value)
 
 
+def mark(widget: w.DOMWidget, name: str, wanted: bool) -> None:
+    """Gives a widget a CSS class or takes it away, in a message only where that is a change."""
+    if wanted != (name in widget._dom_classes):
+        (widget.add_class if wanted else widget.remove_class)(name)
+
+
 class Words:
     """Four places for text above the pictures. Written by the publisher's thread alone."""
 

@@ -1,4 +1,4 @@
-"""The loss of P and S: how far two networks' outputs for two views of an image point the same way."""
+"""The losses: how far two networks' outputs for two views point the same way (P and S), or lie apart (P's theory)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # As torch's cosine_similarity: a vector shorter than this counts as this long.
 _SHORTEST = 1e-8
@@ -39,3 +40,8 @@ def mean_cosine(q: Tensor, z: Tensor) -> Tensor:
     """Mean over rows of cos(q_i, z_i) of two (rows, d) tensors: a scalar in [-1, 1]; a row of zeros counts as 0."""
     found: Tensor = _MeanCosine.apply(q, z)
     return found
+
+
+def half_square(q: Tensor, z: Tensor) -> Tensor:
+    """Mean over rows of 1/2 |q_i - z_i|^2 of two (rows, d) tensors, a scalar: P's J, see :mod:`ssl_lab.theory`."""
+    return functional.mse_loss(q, z) * (q.shape[1] / 2)

@@ -3,8 +3,8 @@
 torchvision's v2 transforms draw one set of parameters for a whole batch, so they cannot augment a batch for
 self-supervised learning; its per-image transforms are far too slow one image at a time. This module draws
 the same distributions for all images at once (:func:`draw_parameters`) and carries them out on the batch
-(:func:`apply`), in the order crop, flip, colour jitter, greyscale, blur, normalise. All of it is a pure
-function of the images, the recipe, the strength and the state of the generator: the global random state is
+(:func:`apply`), in the order crop, flip, colour jitter, greyscale, blur, normalise; noise comes last. All of it is
+a pure function of the images, the recipe, the strength and the state of the generator: the global random state is
 neither read nor changed. Nothing waits for a GPU: no value comes back to the host.
 
 Source of the pipeline: the CIFAR-10 and STL-10 recipes of Tian, Chen & Ganguli 2021, arXiv 2102.06810; the
@@ -69,8 +69,8 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, strength
     Args:
         images: (B, C, H, W) uint8 of 1 or 3 channels.
         recipe: the augmentation at strength 1.
-        generator: source of every random number, on the images' device; it moves on by one draw, unless the
-            strength is 0.
+        generator: source of every random number, on the images' device; it moves on by one draw and one more for
+            noise, unless the strength is 0.
         strength: in [0, 2], see :func:`draw_parameters`; 0 is exactly :func:`normalise`.
 
     Returns:
@@ -82,8 +82,11 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, strength
     """
     if strength == 0:
         return normalise(images, recipe)
+    if recipe.only_noise:
+        return _with_noise(normalise(images, recipe), recipe, generator, strength)
     _, _, height, width = images.shape
-    return apply(images, draw_parameters(len(images), height, width, recipe, generator, strength), recipe)
+    views = apply(images, draw_parameters(len(images), height, width, recipe, generator, strength), recipe)
+    return _with_noise(views, recipe, generator, strength) if recipe.noise else views
 
 
 def normalise(images: Tensor, recipe: Recipe) -> Tensor:
@@ -108,8 +111,7 @@ def draw_parameters(
     Raises:
         ValueError: the strength is not in [0, 2].
     """
-    if not 0 <= strength <= 2:
-        raise ValueError(f"The strength of the augmentation cannot be {strength!r}: it takes a number from 0 to 2.")
+    _check_strength(strength)
     uniform = torch.rand((2 * _CANDIDATES + _ROWS, count), generator=generator, device=generator.device)
     tries, rows = uniform[: 2 * _CANDIDATES], uniform[2 * _CANDIDATES :]
     low, high = recipe.blur_sigma
@@ -146,7 +148,23 @@ def apply(images: Tensor, params: ViewParameters, recipe: Recipe) -> Tensor:
     return _standardise(x, recipe)
 
 
+def _with_noise(x: Tensor, recipe: Recipe, generator: torch.Generator, strength: float) -> Tensor:
+    """``x`` with Gaussian noise of variance ``strength`` times the recipe's, in place.
+
+    Raises:
+        ValueError: the strength is not in [0, 2].
+    """
+    _check_strength(strength)
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    return x.add_(noise, alpha=math.sqrt(recipe.noise * strength))
+
+
 # ---------------------------------------------------------------- drawing
+
+
+def _check_strength(strength: float) -> None:
+    if not 0 <= strength <= 2:
+        raise ValueError(f"The strength of the augmentation cannot be {strength!r}: it takes a number from 0 to 2.")
 
 
 def _draw_crops(

@@ -24,7 +24,9 @@ from ssl_lab.errors import ConfigError, KnobError, shown
 PredictorMode = Literal["mlp", "linear", "directpred", "directcopy", "optimal", "none"]
 SymmetryMode = Literal["off", "penalty", "hard"]
 NormMode = Literal["fro", "spectral", "none"]
-EncoderName = Literal["small", "resnet18"]
+EncoderName = Literal["small", "resnet18", "linear"]
+LossName = Literal["cosine", "euclidean"]
+StartName = Literal["random", "aligned"]
 StemName = Literal["small-image", "large-image"]
 
 DIRECT_MODES = ("directpred", "directcopy")
@@ -337,6 +339,15 @@ class Recipe:
     """Per-channel mean subtracted at the end, in units of a pixel in [0, 1]; None for no normalisation."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation divided by at the end."""
+    noise: float = 0.0
+    """Variance of Gaussian noise that each number of the normalised image gets, drawn anew for each view; the theory's
+    sigma^2."""
+
+    @property
+    def only_noise(self) -> bool:
+        """Whether nothing but noise is done to an image."""
+        still = self.crop_scale == self.crop_ratio == (1.0, 1.0) and not self.flip and not self.blur_taps
+        return still and not (self.jitter_probability or self.grey)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,13 +390,25 @@ FASHION_MNIST = DatasetInfo(
     name="fashion-mnist", title="Fashion-MNIST", image_size=28, channels=1, download=True,
     recipe=Recipe(jitter=(0.4, 0.4, 0.0, 0.0), grey=0.0, mean=(0.2860,), std=(0.3530,)),
 )  # fmt: skip
+CODE = (128, 32)
+"""How numbers that are no pixels are kept as bytes: byte = number * 32 + 128, so that a byte holds -4 to 3.97."""
+GAUSSIAN = DatasetInfo(
+    name="gaussian", title="Gaussian noise (16 numbers, white, embedded)", image_size=4, channels=1, download=False,
+    encoder="linear",
+    # The theory's own data: x of covariance I, and views x + noise of covariance sigma^2 I. Normalising undoes the
+    # bytes' code and nothing else.
+    recipe=Recipe(
+        crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=(0.0, 0.0, 0.0, 0.0), jitter_probability=0.0,
+        grey=0.0, mean=(CODE[0] / 255,), std=(CODE[1] / 255,), noise=0.3,
+    ),
+)  # fmt: skip
 FOLDER = DatasetInfo(
     name="folder", title="Folder of images", image_size=32, channels=3, download=False,
     recipe=CIFAR10.recipe,
 )  # fmt: skip
 
 DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
-    {info.name: info for info in (DIGITS, CIFAR10, STL10, FASHION_MNIST)}
+    {info.name: info for info in (DIGITS, CIFAR10, STL10, FASHION_MNIST, GAUSSIAN)}
 )
 
 
@@ -452,7 +475,10 @@ class RunConfig(BaseModel):
         description="First layers of a ResNet: 3x3 stride 1 without pooling, or 7x7 stride 2 with max-pool.",
     )
     width: int = Field(default=64, ge=1, le=1024, description="Channels of the encoder's first stage.")
-    projector_layers: int = Field(default=2, ge=1, le=8, description="Linear layers of the projector.")
+    projector_layers: int = Field(
+        default=2, ge=0, le=8,
+        description="Linear layers of the projector; 0, of a linear encoder alone, for none.",
+    )  # fmt: skip
     projector_hidden: int = Field(default=512, ge=1, le=16_384, description="Hidden units of the projector.")
     projector_dim: int = Field(
         default=128, ge=2, le=4096, description="Outputs of the projector, d; F and Wp are d x d."
@@ -463,6 +489,16 @@ class RunConfig(BaseModel):
         description="Layers of the projector that the probe keeps on top of the encoder (0: the encoder alone).",
     )  # fmt: skip
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="Momentum of SGD.")
+    loss: LossName = Field(
+        default="cosine",
+        description="What two views' outputs are compared by: -2 times their cosine, or half their squared distance as "
+        "in the linear theory, either as a mean over images and views.",
+    )
+    start: StartName = Field(
+        default="random",
+        description="First weights: drawn at random, or, of a linear encoder without projector, with Wp symmetric in "
+        "the eigenbasis of F, modes of many sizes.",
+    )
     spectrum_every: int | None = Field(
         default=None, ge=1, le=2**53,
         description="Record the spectrum at every this many steps besides what a page asks for; None for each epoch.",
@@ -491,7 +527,17 @@ def check_together(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: two of them do not.
     """
-    if config.probe_layers >= config.projector_layers:
+    if config.encoder != "linear" and config.projector_layers == 0:
+        raise ConfigError(
+            f"The setting 'projector_layers' cannot be 0: the encoder {config.encoder!r} needs a projector to come to "
+            "projector_dim outputs. Only a linear encoder does without."
+        )
+    if config.start == "aligned" and (config.encoder != "linear" or config.projector_layers > 0):
+        raise ConfigError(
+            "The setting 'start' cannot be 'aligned': only a linear encoder without projector (projector_layers 0) has "
+            "modes to align."
+        )
+    if config.probe_layers >= max(1, config.projector_layers):
         raise ConfigError(
             f"The setting 'probe_layers' cannot be {config.probe_layers}: the projector has "
             f"{config.projector_layers} layers, and the probe keeps fewer than that."
@@ -518,7 +564,22 @@ class Preset:
     """Knobs that differ from the two-layer BYOL."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Fixed settings that differ."""
+    dataset: str = "digits"
+    """Data set that it is shown on if none is named."""
 
+
+# Sizes of the networks that go with an encoder: the paper's for a ResNet, and small ones with which two
+# cores give a live picture of the digits.
+_SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "resnet18": {"width": 64, "projector_hidden": 512, "projector_dim": 128, "predictor_hidden": 512},
+        # 64 hidden units did as well as 128 in fewer operations: DirectPred's probe on the digits after 660 steps gave
+        # 99.17, 98.89 and 98.33 % against 98.61, 98.89 and 97.50 % (seeds 0 to 2), and it collapses and returns alike.
+        "small": {"width": 16, "projector_hidden": 64, "projector_dim": 32, "predictor_hidden": 128},
+        # No projector: the encoder's outputs are the d modes.
+        "linear": {"projector_layers": 0, "projector_dim": 16, "predictor_hidden": 64},
+    }
+)
 
 _SIMSIAM: Mapping[str, Any] = {"ema": 0.0}
 _DIRECTPRED: Mapping[str, Any] = {"predictor": "directpred", "eps": 0.1, "rho": 0.3}
@@ -590,6 +651,19 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 name="no-stop-gradient", title="Lesson: without stop-gradient it collapses", source="P theorem 2",
                 knobs={**_SIMSIAM, "stop_gradient": False},
             ),
+            Preset(
+                name="linear", title="The theory's own model: linear network on Gaussian data", source="P sec. 3",
+                # Weight decay as in the theory's test values, the same for both: the flow has one eta.
+                knobs={
+                    **_SIMSIAM, "predictor": "linear", "lr": 0.05, "lr_predictor": 0.05, "weight_decay": 0.05,
+                    "weight_decay_predictor": 0.05, "rho": 0.5,
+                },
+                config={
+                    "encoder": "linear", **_SIZES["linear"], "batch_size": 1024, "momentum": 0.0, "loss": "euclidean",
+                    "start": "aligned",
+                },
+                dataset="gaussian",
+            ),
         )
     }
 )  # fmt: skip
@@ -603,24 +677,15 @@ def presets() -> dict[str, Preset]:
 LARGE_IMAGE = 64
 """Height in pixels from which images get the large-image stem."""
 
-# Sizes of the networks that go with an encoder: the paper's for a ResNet, and small ones with which two
-# cores give a live picture of the digits.
-_SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {
-        "resnet18": {"width": 64, "projector_hidden": 512, "projector_dim": 128, "predictor_hidden": 512},
-        # 64 hidden units did as well as 128 in fewer operations: DirectPred's probe on the digits after 660 steps gave
-        # 99.17, 98.89 and 98.33 % against 98.61, 98.89 and 97.50 % (seeds 0 to 2), and it collapses and returns alike.
-        "small": {"width": 16, "projector_hidden": 64, "projector_dim": 32, "predictor_hidden": 128},
-    }
-)
 
-
-def preset(name: str, *, dataset: str = "digits", knobs: Mapping[str, Any] | None = None, **fields: Any) -> RunConfig:
+def preset(
+    name: str, *, dataset: str | None = None, knobs: Mapping[str, Any] | None = None, **fields: Any
+) -> RunConfig:
     """The configuration of a preset on a data set.
 
     Args:
         name: one of :func:`presets`.
-        dataset: a name from ``DATASETS`` or the path of a folder of images.
+        dataset: a name from ``DATASETS`` or the path of a folder of images; None for the preset's own.
         knobs: knobs to start with that differ from the preset's.
         **fields: any field of :class:`RunConfig`, such as ``seed=0`` or ``width=16``.
 
@@ -631,6 +696,7 @@ def preset(name: str, *, dataset: str = "digits", knobs: Mapping[str, Any] | Non
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"There is no preset {shown(name)}. The presets are: {', '.join(PRESETS)}.")
     row = PRESETS[name]
+    dataset = row.dataset if dataset is None else dataset
     info = dataset_info(dataset)
     start = Knobs().changed({**row.knobs, **(knobs or {})})
     encoder = fields.get("encoder", info.encoder)

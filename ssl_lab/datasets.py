@@ -1,8 +1,8 @@
 """Data sets by name or path, as uint8 tensors and labels.
 
-``digits`` comes with scikit-learn, ``cifar10``, ``stl10`` and ``fashion-mnist`` are fetched once by torchvision,
-and any folder of ``train/<class>/*`` and ``test/<class>/*`` images is read by its path. A whole set is held in
-memory as uint8: the trainer puts it on the device once and never waits for a loader.
+``digits`` comes with scikit-learn, ``gaussian`` is drawn, ``cifar10``, ``stl10`` and ``fashion-mnist`` are fetched
+once by torchvision, and any folder of ``train/<class>/*`` and ``test/<class>/*`` images is read by its path. A whole
+set is held in memory as uint8: the trainer puts it on the device once and never waits for a loader.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ssl_lab.config import DATASETS, FOLDER, DatasetInfo, RunConfig
+from ssl_lab.config import CODE, DATASETS, FOLDER, DatasetInfo, RunConfig
 from ssl_lab.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -85,12 +85,12 @@ class Dataset:
     train: Split
     """What is pre-trained on; labels may be missing (-1)."""
     labelled: Split
-    """The training images that have labels, for probes: ``train`` itself, or for STL-10 the first part of its
-    memory."""
+    """The training images that have labels, for probes: ``train`` itself, for STL-10 the first part of its memory, and
+    none where there are no classes."""
     test: Split
-    """Held-out images, all with labels."""
+    """Held-out images, all with labels unless there are no classes."""
     classes: tuple[str, ...]
-    """Names of the classes, in the order of the labels."""
+    """Names of the classes, in the order of the labels; none for data without, of which no accuracy can be said."""
     _elsewhere: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Copies of the training images by device: runs of one data set share them."""
 
@@ -175,6 +175,46 @@ def _digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
 
     bunch = load_digits()
     return bunch.data, bunch.target.astype(np.int64)
+
+
+# ---------------------------------------------------------------- Gaussian
+
+_GAUSSIAN_SIZES = (16_384, 1_024)
+
+
+def _load_gaussian(config: RunConfig) -> Dataset:
+    """White Gaussian noise: 16 numbers an "image", no classes; always the same, whatever the run's seed."""
+    info = DATASETS["gaussian"]
+    counts = [
+        count if limit is None else min(limit, count)
+        for count, limit in zip(_GAUSSIAN_SIZES, (config.train_limit, config.test_limit), strict=True)
+    ]
+    spectrum = np.ones(info.channels * info.image_size**2)
+    shape = (-1, info.channels, info.image_size, info.image_size)
+    train, test = (
+        _split(gaussian_bytes(count, spectrum, seed).reshape(shape), np.full(count, -1))
+        for seed, count in enumerate(counts)
+    )
+    return _dataset(info, train, _first(train, 0), test, ())
+
+
+def gaussian_bytes(count: int, spectrum: npt.NDArray[np.float64], seed: int) -> _Bytes:
+    """Gaussian vectors as bytes (count, n), ``rint(32 x + 128)``, x uncorrelated with the variances ``spectrum`` (n,).
+
+    With more than n of them E[x x^T] is their own, and not only in expectation, diag(spectrum) but for the bytes'
+    rounding of 1/32, a variance of 8e-5: a run and the theory then have the same data. Variances above 1 would leave
+    many x beyond the bytes' range of -4 to 3.97, to which they are cut.
+
+    Raises:
+        ValueError: a variance is not in [0, 1].
+    """
+    if not ((spectrum >= 0) & (spectrum <= 1)).all():
+        raise ValueError(f"variances must be from 0 to 1, and are {spectrum.min()} to {spectrum.max()}")
+    x = np.random.default_rng(seed).standard_normal((count, len(spectrum)))
+    if count > len(spectrum):
+        x = np.linalg.solve(np.linalg.cholesky(x.T @ x / count), x.T).T
+    zero, one = CODE
+    return np.rint(x * np.sqrt(spectrum) * one + zero).clip(0, 255).astype(np.uint8)
 
 
 # ---------------------------------------------------------------- torchvision's
@@ -288,7 +328,7 @@ def _load_stl10(config: RunConfig) -> Dataset:
     train, test, classes = _fetched(source, read)
     # The labelled images come first, so that they are a part of the same memory.
     count = int((train.labels >= 0).sum())
-    labelled = Split(train.images[:count], train.labels[:count])
+    labelled = _first(train, count)
     return _dataset(source.info, train, labelled, _limited(test, config.test_limit), classes)
 
 
@@ -381,6 +421,7 @@ _READERS: dict[str, Callable[[RunConfig], Dataset]] = {
     "cifar10": _load_cifar10,
     "stl10": _load_stl10,
     "fashion-mnist": _load_fashion_mnist,
+    "gaussian": _load_gaussian,
 }
 
 
@@ -757,6 +798,10 @@ def _dataset(info: DatasetInfo, train: Split, labelled: Split, test: Split, clas
     _, channels, height, _ = train.images.shape
     info = dataclasses.replace(info, image_size=height, channels=channels)
     return Dataset(info=info, train=train, labelled=labelled, test=test, classes=tuple(classes))
+
+
+def _first(split: Split, count: int) -> Split:
+    return Split(split.images[:count], split.labels[:count])
 
 
 def _limited(split: Split, limit: int | None) -> Split:

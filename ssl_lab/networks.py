@@ -163,6 +163,48 @@ class SmallEncoder(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
+class LinearEncoder(nn.Module):
+    """P's linear network: (B, C * S * S) -> (B, outputs), ``W x`` without bias, the W of :mod:`ssl_lab.theory`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=False)
+        self.features = outputs
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images (B, C, S, S) as vectors x."""
+        return images.reshape(len(images), -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        return out
+
+
+SMALLEST_START, LARGEST_START = 0.02, 0.4
+"""Range of the modes' first gains. It holds the edge of the basin of collapse of most settings that are worth a try:
+.054 at the theory's test values."""
+START_RATIO = 3.0
+"""A mode starts at most this many times above or below the parabola s = p^2."""
+
+
+@torch.no_grad()
+def start_aligned(w: Tensor, wp: Tensor, generator: torch.Generator) -> None:
+    """Overwrites W (d, n) and Wp (d, d) by ones that share their eigenbasis: ``F = W W^T`` and Wp are diagonal in it.
+
+    The gains p_j lie evenly, on a logarithmic scale, between the two of ``SMALLEST_START`` and ``LARGEST_START``, and
+    s_j at p_j^2 times a random factor from 1 / ``START_RATIO`` to it; with n < d the d - n smallest stay 0.
+    """
+    d, n = w.shape
+    modes = min(d, n)
+    left, right = (
+        torch.linalg.qr(torch.randn(rows, modes, generator=generator, dtype=torch.float64))[0] for rows in (d, n)
+    )
+    p = torch.logspace(math.log10(LARGEST_START), math.log10(SMALLEST_START), modes, dtype=torch.float64)
+    factor = START_RATIO ** (2 * torch.rand(modes, generator=generator, dtype=torch.float64) - 1)
+    w.copy_((left * (p * factor.sqrt())) @ right.T)
+    wp.copy_((left * p) @ left.T)
+
+
 @lru_cache(maxsize=16)
 def _patches(channels: int, size: int, device: torch.device) -> Tensor:
     """(places * C * 9,) int64: which of the C * S * S pixels, or the one after them, is where in the patches."""
@@ -172,7 +214,9 @@ def _patches(channels: int, size: int, device: torch.device) -> Tensor:
 
 
 def mlp(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:
-    """``layers`` linear maps with BN (no scale, no shift) and ReLU between: (B, inputs) -> (B, outputs)."""
+    """``layers`` linear maps with BN (no scale, no shift) and ReLU between: (B, inputs) -> (B, outputs); 0 for none."""
+    if layers == 0:
+        return nn.Sequential()
     parts: list[nn.Module] = []
     width = inputs
     for _ in range(layers - 1):
@@ -234,6 +278,7 @@ class Network(nn.Module):
 _ENCODERS: dict[str, Callable[[RunConfig, int, int], nn.Module]] = {
     "resnet18": lambda config, channels, _: ResNet18(channels, config.width, config.stem),
     "small": lambda config, channels, size: SmallEncoder(channels, config.width, size),
+    "linear": lambda config, channels, size: LinearEncoder(channels * size**2, config.projector_dim),
 }
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_lab.agreement import mean_cosine
+from ssl_lab.agreement import half_square, mean_cosine
 from ssl_lab.augment import normalise
 from ssl_lab.config import SET_MODES, Knobs, NormMode, PredictorMode, RunConfig, SymmetryMode
 from ssl_lab.cores import usable_cores
@@ -35,7 +35,7 @@ from ssl_lab.diagnostics import decompose
 from ssl_lab.errors import ConfigError, NonFiniteLossError, SSLLabError, shown
 from ssl_lab.graphs import StepGraphs
 from ssl_lab.memory import keep_freed_memory
-from ssl_lab.networks import build_network, stack_views
+from ssl_lab.networks import LinearEncoder, build_network, stack_views, start_aligned
 from ssl_lab.optimiser import sgd_step
 from ssl_lab.predictor import Predictor, correlations, directcopy, directpred, directpred_by_products, optimal
 from ssl_lab.seeds import stream_seed
@@ -154,11 +154,15 @@ class StepRecord:
     epoch: float
     """Passes over the training images done."""
     losses: Tensor
-    """(2,): the loss (from -2, views agree, to 2) and the weighted penalty on Wp's asymmetry, on the device."""
+    """(2,): the loss (a cosine's goes from -2, views agree, to 2) and the weighted penalty on Wp's asymmetry, on the
+    device."""
 
     @cached_property
     def loss(self) -> float:
-        """-cos(q1, z2) - cos(q2, z1), averaged over the batch. On a GPU reading it waits for the step."""
+        """-cos(q1, z2) - cos(q2, z1), or 1/4 (|q1 - z2|^2 + |q2 - z1|^2), averaged over the batch.
+
+        On a GPU reading it waits for the step.
+        """
         return float(self.losses[0])
 
     @cached_property
@@ -199,7 +203,8 @@ class Trainer:
         # and a browser share the cores, waiting for that thread made a step a hundred times slower. One thread also
         # gives the same bits on every machine.
         _keep_to_usable_cores()
-        self.threads = 1 if config.encoder == "small" else torch.get_num_threads()
+        tiny = config.encoder != "resnet18"
+        self.threads = 1 if tiny else torch.get_num_threads()
         if self.device.type == "cpu":
             keep_freed_memory()
         self.precision = resolve_precision(config, self.device)
@@ -210,8 +215,11 @@ class Trainer:
         info = self.dataset.info
         self.online = build_network(config, info.channels, info.image_size, generator)
         self.predictor = Predictor(config.projector_dim, config.predictor_hidden, config.knobs.predictor, generator)
+        if config.start == "aligned":
+            assert isinstance(self.online.encoder, LinearEncoder)
+            start_aligned(self.online.encoder.linear.weight, self.predictor.linear.weight, generator)
         # P and S give the views to the networks one by one: BN statistics belong to a view.
-        self.online.stack_views(2, together=config.encoder == "small")
+        self.online.stack_views(2, together=tiny)
         stack_views(self.predictor, 2)
         # S: the target starts as a copy of the online network.
         self.target = copy.deepcopy(self.online).requires_grad_(False)
@@ -349,7 +357,8 @@ class Trainer:
         q = self.predictor(f)
         # The other view's target.
         z = torch.cat(z.chunk(2)[::-1])
-        loss = -2 * mean_cosine(q, z)
+        # Rows are images of both views, so that a mean over them is one over the two directions.
+        loss = -2 * mean_cosine(q, z) if self.config.loss == "cosine" else half_square(q, z)
         total = loss
         self._losses[1].zero_()
         if path.symmetry == "penalty" and path.predictor != "none":
@@ -397,7 +406,9 @@ class Trainer:
             self._target_weights.flat.lerp_(self._weights.flat, self._rates.follow)
         if path.stop_gradient and (path.copies or path.target_is_online):
             # Its running statistics are then what a pass of its own gives: the online network's.
-            torch._foreach_copy_(list(self.target.buffers()), list(self.online.buffers()))
+            statistics = list(self.online.buffers())
+            if statistics:  # a linear network has none
+                torch._foreach_copy_(list(self.target.buffers()), statistics)
 
     def _predictor_of(self, moments: Tensor, path: _Path) -> Tensor:
         """Wp (d, d) as the mode sets it from F and E[f z^T], both in ``moments`` (d, 2 d)."""

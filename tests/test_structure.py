@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
     {"errors", "interrupt", "seeds", "cores", "graphs", "transfer", "agreement", "weights", "memory", "seat"},
     {"config", "spectrum", "theory", "database", "keep", "pyramid", "atomic", "foreign"},
-    {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk"},
+    {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk", "mapping"},
     {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
     {"trainer", "export"},
     {"loop"},

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
 from lab.panels.base import Panel
 from lab.panels.eigenspace import AlignmentPanel, CorrelationPanel, PlanePanel, PredictorPanel
 from lab.panels.history import AccuracyPanel, AsymmetryPanel, EffectiveRankPanel, LossPanel
 
+PANELS: Mapping[str, Callable[[], Panel]] = MappingProxyType(
+    {
+        panel.key: panel
+        for panel in (
+            CorrelationPanel, PredictorPanel, AlignmentPanel, PlanePanel,
+            EffectiveRankPanel, AsymmetryPanel, LossPanel, AccuracyPanel,
+        )
+    }
+)  # fmt: skip
+"""Every panel of the bench by its key, in reading order."""
 
-def all_panels() -> list[Panel]:
-    """Every panel of the bench, in reading order."""
-    return [
-        CorrelationPanel(), PredictorPanel(), AlignmentPanel(), PlanePanel(),
-        EffectiveRankPanel(), AsymmetryPanel(), LossPanel(), AccuracyPanel(),
-    ]  # fmt: skip
+
+def make_panels(keys: Iterable[str] = tuple(PANELS)) -> list[Panel]:
+    """The panels with these keys."""
+    return [PANELS[key]() for key in keys]
 
 
 __all__ = [
+    "PANELS",
     "AccuracyPanel",
     "AlignmentPanel",
     "AsymmetryPanel",
@@ -25,5 +37,5 @@ __all__ = [
     "Panel",
     "PlanePanel",
     "PredictorPanel",
-    "all_panels",
+    "make_panels",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
-import bqplot as bq
 import ipywidgets as w
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lab.lean import bq
 from lab.view import RunView
 from ssl_lab.pyramid import Curve
 
@@ -36,6 +37,8 @@ class Panel(ABC):
     Only the publisher's thread calls :meth:`update`.
     """
 
+    key: ClassVar[str]
+    """What a page asks for it by."""
     title: str
     caption: str
     x_label: str

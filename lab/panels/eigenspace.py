@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import bqplot as bq
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.lean import bq
 from lab.panels.base import NOW, OTHERS, THEORY, Panel, float32, round_up
 from lab.view import EARLIER, RunView
 from ssl_lab.config import DIRECT_MODES
@@ -76,6 +76,7 @@ class _ByIndex(Panel):
 class CorrelationPanel(_ByIndex):
     """Eigenvalues of F, log axis."""
 
+    key = "f"
     title = "Eigenvalues of F"
     caption = "How the projections' variance is shared. A learning network keeps many directions; collapse leaves one."
     y_label = "eigenvalue (log)"
@@ -94,6 +95,7 @@ class CorrelationPanel(_ByIndex):
 class PredictorPanel(_ByIndex):
     """Real parts of the eigenvalues of Wp."""
 
+    key = "wp"
     title = "Eigenvalues of Wp"
     caption = "Real parts, largest first. DirectPred makes them the square roots of F's, plus ε."
     x_label = "index, largest first"
@@ -113,6 +115,7 @@ class PredictorPanel(_ByIndex):
 class AlignmentPanel(_ByIndex):
     """cos(Wp v_i, v_i) for each eigenvector v_i of F."""
 
+    key = "alignment"
     title = "Alignment"
     caption = "1: the direction is an eigenvector of Wp too, as the theory says of a network that learns."
     y_label = "cos(Wp v, v)"
@@ -130,6 +133,7 @@ class AlignmentPanel(_ByIndex):
 class PlanePanel(Panel):
     """Each direction as a point: its share of F against the predictor's gain on it, with the rule's own curve."""
 
+    key = "plane"
     title = "Gain by direction"
     caption = "A point for each eigenvector of F; green: p = √s + ε, DirectPred's rule (gain scaled to its largest)."
     x_label = "s, eigenvalue of F over the largest"

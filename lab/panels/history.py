@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import bqplot as bq
 import numpy as np
 
+from lab.lean import bq
 from lab.panels.base import MARK, NOW, OTHERS, Panel, float32, round_up
 from lab.view import CurveName, RunView
 from ssl_lab.pyramid import Curve
@@ -128,6 +128,7 @@ class EffectiveRankPanel(_Over):
     """exp(entropy of F's normalised eigenvalues)."""
 
     name: CurveName = "effective_rank"
+    key = "effective_rank"
     title = "Effective rank of F"
     caption = "How many directions the projections use. Near 1 is collapse."
     y_label = "directions"
@@ -143,6 +144,7 @@ class AsymmetryPanel(_Over):
     """sum |Wp - Wp^T| / sum |Wp|."""
 
     name: CurveName = "asymmetry"
+    key = "asymmetry"
     title = "Asymmetry of Wp"
     caption = "0 is symmetric. A predictor trained by SGD becomes more symmetric as it aligns."
     y_label = "asymmetry"
@@ -158,6 +160,7 @@ class LossPanel(_Over):
     """-cos(q1, z2) - cos(q2, z1)."""
 
     name: CurveName = "loss"
+    key = "loss"
     title = "Loss"
     caption = "From −2 (the two views agree) to 2. A collapsed network reaches −2 too: look at the rank."
     y_label = "loss"
@@ -174,6 +177,7 @@ class AccuracyPanel(_Over):
     """kNN accuracy of the encoder's features on held-out images."""
 
     name: CurveName = "knn"
+    key = "knn"
     title = "kNN accuracy"
     caption = "Share of held-out images whose 20 nearest training images vote for the right class."
     y_label = "accuracy, %"

@@ -115,8 +115,9 @@ def theory() -> Figure:
     p = np.linspace(0, 0.85, 400)
     flow.plot(p, p * growth(p, sigma2=SIGMA2, eta=ETA), color=_WITH)
     flow.axhline(0, color="0.6", linewidth=0.8)
-    points = fixed_points(SIGMA2, ETA)
-    assert points is not None
+    points = fixed_points(ETA, SIGMA2)
+    assert points.p_minus is not None
+    assert points.p_plus is not None
     ends = ((points.p_minus, "p₋, edge of collapse", _WITHOUT), (points.p_plus, "p₊, learned", _WITH))
     for x, word, colour in ends:
         flow.plot([x], [0], "o", color=colour, markersize=7)

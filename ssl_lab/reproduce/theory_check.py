@@ -38,8 +38,9 @@ class Check:
 
 def checks() -> list[Check]:
     """All of them, in a second."""
-    points = fixed_points(SIGMA2, ETA)
-    assert points is not None
+    points = fixed_points(ETA, SIGMA2)
+    assert points.p_minus is not None
+    assert points.p_plus is not None
     found = [
         Check("p₋, edge of the basin of collapse", points.p_minus, 0.053757, 5e-7),
         Check("p₊, what is learned", points.p_plus, 0.715474, 5e-7),

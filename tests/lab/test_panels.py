@@ -16,7 +16,7 @@ from lab.panels import (
     LossPanel,
     PlanePanel,
     PredictorPanel,
-    all_panels,
+    make_panels,
 )
 from lab.panels.base import round_up
 from lab.view import EARLIER, ViewReader, earlier_numbers
@@ -63,7 +63,7 @@ def test_earlier_moments_stay_where_they_are() -> None:
 
 def test_panels_of_an_empty_run_show_nothing_and_have_data(store: RunStore) -> None:
     view = ViewReader(store).read()
-    for panel in all_panels():
+    for panel in make_panels():
         panel.update(view)
         for mark in panel.figure.marks:
             assert np.size(mark.x) > 0

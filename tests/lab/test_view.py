@@ -12,7 +12,7 @@ from lab.catalogue import Catalogue, Entry, tree
 from lab.compare import differences
 from lab.links import linked_config, linked_names, linked_step
 from lab.marks import MARKS, mark_width, marks, rows
-from lab.panels import EffectiveRankPanel, LossPanel, PlanePanel, PredictorPanel, all_panels
+from lab.panels import EffectiveRankPanel, LossPanel, PlanePanel, PredictorPanel, make_panels
 from lab.panels.base import OTHERS
 from lab.view import ViewReader
 from ssl_lab import RunStore, preset
@@ -87,7 +87,7 @@ def test_other_runs_are_drawn_beside(store: RunStore, tmp_path: Path) -> None:
         readers = [ViewReader(child), ViewReader(wide)]
         view = ViewReader(store).read(None, readers)
         assert [other.step for other in view.others] == [20, 30]
-        for panel in all_panels():
+        for panel in make_panels():
             panel.update(view)
             assert len(panel.others) == 2
             colours = [mark.colors for mark in panel.others]
