@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,3 +118,14 @@ def test_pages_opened_as_files_are_whole_without_a_network(
 
     eventually(found, "an answer of the search")
     assert not page.seen, page.seen
+
+
+def test_the_citation_is_of_this_version_and_place() -> None:
+    import ssl_lab
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    assert cited["version"] == ssl_lab.__version__
+    assert cited["repository-code"] == urls["Repository"]
+    for field in ("cff-version", "message", "title", "authors", "license"):
+        assert cited[field], field
