@@ -101,7 +101,7 @@ HOW: dict[str, Run | Serve | Elsewhere] = {
     "uv run ssl-lab reproduce figure2 --reference FILE.npz": Run(
         instead=(("FILE.npz", "byol.npz"),), more=SMALL_STUDY, says="byol-seed0 beside its reference"
     ),
-    "uv run mkdocs build --strict": Elsewhere("tests/test_docs.py", '"mkdocs", "build", "--strict"'),
+    "uv run mkdocs build --strict": Elsewhere("tests/browser/test_docs.py", '"mkdocs", "build", "--strict"'),
     "uv run python -m benchmarks.trust --list": Run(says="crash"),
     "python -m lab.jupyter": Elsewhere("binder/postBuild", "python -m lab.jupyter"),
 }  # fmt: skip

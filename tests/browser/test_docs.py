@@ -13,9 +13,9 @@ import griffe
 import pytest
 import yaml
 
-from tests.browser.conftest import Watched, chromium, eventually, open_page  # noqa: F401  the fixtures are used by name
+from tests.browser.conftest import Watched, eventually
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_menu_has_every_page() -> None:
 
 def test_pages_opened_as_files_are_whole_without_a_network(
     site: Path,
-    open_page: Callable[..., Watched],  # noqa: F811
+    open_page: Callable[..., Watched],
 ) -> None:
     for name, width, dark in (("index", 1400, False), ("teachers", 380, True), ("api/config", 380, False)):
         page = open_page(f"file://{site}/{name}.html", width=width, dark=dark)

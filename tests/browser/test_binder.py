@@ -25,19 +25,17 @@ import pytest
 import yaml
 
 from tests.browser.bench_page import press, ready, step
-from tests.browser.conftest import (  # the fixtures are used by name
+from tests.browser.conftest import (
     Watched,
-    chromium,  # noqa: F401
     end,
     eventually,
     free_port,
-    open_page,  # noqa: F401
     page_is_clean,
     screenshot,
     server,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BINDER = ROOT / "binder"
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -329,7 +327,7 @@ def jupyter(environment: Environment, tmp_path_factory: pytest.TempPathFactory) 
 def test_the_bench_runs_as_a_page(
     environment: Environment,
     jupyter: Callable[[str], str],
-    open_page: Callable[..., Watched],  # noqa: F811
+    open_page: Callable[..., Watched],
 ) -> None:
     with Memory(environment.results) as memory:
         page = open_page(jupyter("voila/render/notebooks/01-bench.ipynb"))
@@ -350,7 +348,7 @@ def test_the_bench_runs_as_a_page(
 def test_every_notebook_opens_as_a_page(
     environment: Environment,
     jupyter: Callable[[str], str],
-    open_page: Callable[..., Watched],  # noqa: F811
+    open_page: Callable[..., Watched],
 ) -> None:
     with Memory(environment.results) as memory:
         for name in NOTEBOOKS[1:]:
