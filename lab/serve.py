@@ -157,7 +157,7 @@ def serve(
         **({"SSL_LAB_OPEN": str(file)} if file is not None else {}),
     }
     with _environment(environment), beside or nullcontext(), _quiet_server_log():
-        app = _Server(config=_config())
+        app = _Server(config=jupyter_config())
         app.root_dir, app.ip, app.port, app.port_retries = str(folder), ip, chosen, 0
         app.open_browser, app.front, app.dark = open_browser, front, dark
         app.house, app.gate_token, app.host_key, app.preheat = house, known, key, preheat
@@ -186,7 +186,8 @@ def _house(
     return house, key
 
 
-def _config() -> Config:
+def jupyter_config() -> Config:
+    """How our own server is set up, and any Jupyter server that shows the apps: see :mod:`lab.jupyter`."""
     config = Config()
     config.Voila.log_level = logging.ERROR
     voila = config.VoilaConfiguration
