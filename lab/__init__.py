@@ -4,6 +4,9 @@
     Bench(trainer)   # in a notebook
     Bench()          # the run belongs to the engine process
 
+    from lab import Reproduction
+    Reproduction()   # the papers' table 1 and figure 1, in print and as a study has them
+
 Importing this package imports no torch.
 """
 
@@ -13,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lab.bench import Bench
+    from lab.reproduction import Reproduction
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "Reproduction"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from lab.bench import Bench
 
         return Bench
+    if name == "Reproduction":
+        from lab.reproduction import Reproduction
+
+        return Reproduction
     raise AttributeError(f"module 'lab' has no attribute {name!r}")

@@ -28,7 +28,7 @@ WITH_TORCH = {
 }  # fmt: skip
 
 
-TORCH_FREE = {"progress", "published", "record", "rows"}
+TORCH_FREE = {"progress", "published", "record", "results", "rows"}
 """What of ``ssl_lab.reproduce`` the laboratory may import."""
 
 
