@@ -191,13 +191,17 @@ def _set(mark: bq.Mark, **traits: object) -> bool:
             array = float32(value)  # type: ignore[arg-type]
             if not _same(getattr(mark, name), array):
                 new[name] = array
-        elif getattr(mark, name) != value and list(getattr(mark, name) if name == "text" else ()) != value:
+        elif _plain(getattr(mark, name)) != value:
             new[name] = value
     if new:
         with mark.hold_sync():
             for name, value in new.items():
                 setattr(mark, name, value)
     return bool(new)
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _same(a: ArrayLike | None, b: ArrayLike) -> bool:
