@@ -100,6 +100,60 @@ def page_is_clean(page: Watched, noise: Sequence[tuple[str, str]] = KNOWN_NOISE)
     assert not ours, "seen on the page:\n  " + "\n  ".join(ours)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What axe finds wrong with a part of a page."""
+
+    rule: str
+    impact: str
+    help: str
+    target: str
+    """Where: selectors, from the page inwards."""
+    html: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.impact}: {self.rule}: {self.help}\n      {self.target}\n      {self.html}\n      {self.why}"
+
+
+GRAVE = ("serious", "critical")
+
+
+def axe_faults(page: Watched, within: str | None = None, impacts: Sequence[str] = GRAVE) -> list[Fault]:
+    """What axe-core finds on the page, or within a selector of it, of the given impacts."""
+    axe_module = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.page.evaluate(axe_module.Axe().axe_script)
+    found = page.page.evaluate(
+        "async (within) => (await axe.run(within ?? document, { resultTypes: ['violations'] })).violations", within
+    )
+    return [
+        Fault(
+            rule=violation["id"], impact=str(node["impact"] or violation["impact"]), help=violation["help"],
+            target=" > ".join(map(str, node["target"])), html=node["html"][:300],
+            why="; ".join(check["message"] for kind in ("any", "all", "none") for check in node[kind]),
+        )
+        for violation in found
+        for node in violation["nodes"]
+        if (node["impact"] or violation["impact"]) in impacts
+    ]  # fmt: skip
+
+
+def axe(page: Watched, within: str | None = None) -> None:
+    """Asserts that axe-core finds nothing serious or critical on the page.
+
+    Args:
+        page: the page, as it stands at this moment: wait for what it shows first.
+        within: a selector, such as the bench's on a page of JupyterLab, whose own markup is not ours to mend.
+    """
+    faults = axe_faults(page, within)
+    assert not faults, f"{len(faults)} that axe finds grave on {page.page.url}:\n  " + "\n  ".join(map(str, faults))
+
+
+def sideways(page: Watched) -> int:
+    """By how many pixels the page is wider than its window."""
+    return int(page.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
 def screenshot(page: Watched, name: str) -> Path:
     """A picture of the page in ``./screenshots``, for people to look at."""
     SCREENSHOTS.mkdir(exist_ok=True)
