@@ -177,6 +177,9 @@ def _ema(record: StudyRecord) -> tuple[Finding, ...]:
     each = ", ".join(f"{sum(rule) / len(rule):.1f}" for rule in by_rule)
     runs = f"n = {seeds} seed{'s' * (seeds != 1)}"
     text = f"SGD, DirectPred and DirectCopy lose {each} points; together {_loss(loss)} ({runs})."
+    ranks = [rank.mean for _, other in WITH_AND_WITHOUT if (rank := line(record, other).rank) is not None]
+    if ranks and max(ranks) < COLLAPSED:
+        text += f" Without EMA they collapse here (effective rank {', '.join(f'{rank:.1f}' for rank in ranks)})."
     if record.scale == "small":
         text += " At this size the rows with EMA also have milder augmentation and other rates: it is not EMA alone."
     low, high = loss.low, loss.high
@@ -212,8 +215,8 @@ BETS: tuple[Bet, ...] = (
         choices=("79 % again", "about 50 %", "about 20 %"),
         hides=frozenset({"simsiam-symmetric"}),
         judge=_symmetric,
-        lesson="A symmetric two-layer predictor without EMA needs other learning rates to stay away from collapse: the "
-        "row with high rates is one that does.",
+        lesson="A symmetric two-layer predictor without EMA needs other learning rates to stay away from collapse: in "
+        "print, the row with high rates is as good as plain SimSiam.",
     ),
     Bet(
         name="ema",

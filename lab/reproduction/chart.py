@@ -87,7 +87,7 @@ class StudyChart:
             grid_color="rgba(143, 143, 143, .3)", tick_format="~g",
         )  # fmt: skip
         self.axis_down = bq.Axis(
-            scale=self.down, orientation="vertical", grid_lines="none", tick_values=self._places,
+            scale=self.down, side="left", grid_lines="none", tick_values=self._places,
             tick_labels={f"{place:g}": name for place, name in zip(self._places, self._names, strict=True)},
         )  # fmt: skip
         self.figure = bq.Figure(

@@ -109,7 +109,7 @@ class Reproduction:
         self._report: tuple[tuple[str, int, int], str] = (("", 0, 0), "")
         self._last_state: State = "none"
         self._choose_lock = threading.RLock()
-        self.browser = Browser(title="Reproduce · ssl-lab")
+        self.browser = Browser(title="Reproduce · ssl-lab", listens=False)
         self._build()
         self._show()
         close_doors(parts(self.widget))

@@ -15,7 +15,8 @@ CSS = """
 .ssl-reproduction .ssl-bet .widget-radio-box { width: 100%; margin: 0; gap: 2px; }
 .ssl-reproduction .ssl-bet .widget-radio-box label { height: auto; min-height: 24px; line-height: 1.3; width: 100%;
   display: flex; align-items: center; gap: 8px; cursor: pointer; color: var(--jp-ui-font-color1, #222); }
-.ssl-reproduction .ssl-bet .widget-radio-box input { margin: 0; flex: none; }
+.ssl-reproduction .ssl-bet .widget-radio-box input { margin: 0; flex: none; order: -1; }
+.ssl-reproduction .ssl-lesson > button { width: auto; max-width: 100%; margin: 0 0 8px; }
 .ssl-reproduction .ssl-verdict { border-left: 4px solid #2a8fd4; padding: 2px 0 2px 10px; margin-top: 4px; }
 .ssl-reproduction .ssl-verdict p { margin: 4px 0; }
 .ssl-reproduction .ssl-verdict b { font-weight: 600; }
@@ -39,9 +40,12 @@ CSS = """
   text-align: right; white-space: nowrap; background: none; vertical-align: top; }
 .ssl-reproduction thead th { vertical-align: bottom; white-space: normal; max-width: 8em; font-weight: 600; }
 .ssl-reproduction thead th[scope=colgroup] { text-align: center; max-width: none; }
-.ssl-reproduction th:is([scope=row], [scope=rowgroup]) { text-align: left; font-weight: 400; white-space: normal;
-  min-width: 150px; overflow-wrap: normal; }
+.ssl-reproduction th:is([scope=row], [scope=rowgroup]) { text-align: left; font-weight: 400; overflow-wrap: normal; }
+.ssl-reproduction :is(th[scope=row], thead td) { position: sticky; left: 0; z-index: 1; padding-right: 10px;
+  background: var(--jp-layout-color0, #fff); white-space: normal; }
+.ssl-reproduction th[scope=row] span { display: block; width: 230px; }
 .ssl-reproduction th[scope=rowgroup] { font-weight: 600; padding-top: 10px; }
+.ssl-reproduction th[scope=rowgroup] span { position: sticky; left: 8px; }
 .ssl-reproduction td small, .ssl-reproduction th small { color: var(--jp-ui-font-color2, #555); font-size: 11px; }
 .ssl-reproduction td.ssl-hidden { text-align: left; font-style: italic; color: var(--jp-ui-font-color2, #555); }
 .ssl-reproduction td progress { width: 60px; height: 8px; }
@@ -57,5 +61,6 @@ CSS = """
 .ssl-reproduction a { color: light-dark(#0a5a96, #7cc0f0); }
 @container (max-width: 760px) {
   .ssl-reproduction .ssl-body { grid-template-columns: minmax(0, 1fr); }
+  .ssl-reproduction th[scope=row] span { width: 132px; }
 }
 """

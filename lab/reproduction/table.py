@@ -37,14 +37,14 @@ def table(record: StudyRecord, hidden: Set[str], title: str) -> str:
         f"<th scope='colgroup' colspan='2'>In print, {printed}</th>"
         f"<th scope='colgroup' colspan='7'>{html.escape(title)}</th></tr>"
         "<tr><th scope='col'>S</th><th scope='col'>P</th><th scope='col'>runs</th>"
-        "<th scope='col'>probe (S’s)</th><th scope='col'>probe (authors’), best</th><th scope='col'>kNN</th>"
+        "<th scope='col'>S’s probe</th><th scope='col'>P’s probe, best</th><th scope='col'>kNN</th>"
         "<th scope='col'>effective rank</th><th scope='col'>aligned</th><th scope='col'>seconds</th></tr>"
     )
     groups = ""
     for name, rows in GROUPS.items():
         there = [row for row in rows if row in record.rows or in_print(record.data, row)]
         if there:
-            groups += f"<tbody><tr><th scope='rowgroup' colspan='{COLUMNS}'>{name}</th></tr>"
+            groups += f"<tbody><tr><th scope='rowgroup' colspan='{COLUMNS}'><span>{name}</span></th></tr>"
             groups += "".join(_row(record, row, hidden) for row in there) + "</tbody>"
     return (
         f"<table class='ssl-numbers-table'><caption>Linear probe in per cent of the test images{compared}: mean ± "
@@ -54,7 +54,7 @@ def table(record: StudyRecord, hidden: Set[str], title: str) -> str:
 
 def _row(record: StudyRecord, row: str, hidden: Set[str]) -> str:
     known = ROWS[row]
-    head = f"<th scope='row'>{html.escape(known.title)} <small>{html.escape(row)}</small></th>"
+    head = f"<th scope='row'><span>{html.escape(known.title)} <small>{html.escape(row)}</small></span></th>"
     if row in hidden:
         return f"<tr>{head}<td colspan='{COLUMNS - 1}' class='ssl-hidden'>bet first</td></tr>"
     printed, ours = in_print(record.data, row), line(record, row)
