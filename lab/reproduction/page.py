@@ -143,7 +143,7 @@ class Reproduction:
         charts = w.GridBox([chart.widget for chart in self.charts])
         charts.add_class("ssl-charts")
         self.table = w.HTML()
-        self.table_box = w.Box([self.table], tabbable=True)
+        self.table_box = w.Box([self.table])
         self.table_box.add_class("ssl-table")
         numbers = w.VBox(
             [w.HTML("<h2>In print, and in a study</h2>"), self.choose, self.banner, self.status, self.about,
@@ -331,7 +331,7 @@ class Reproduction:
                 names = [*names, (self.pipeline.name, self._key)]
         with self._choose_lock:
             if list(self.choose.options) != names:
-                with self.choose.hold_trait_notifications():
+                with self.choose.hold_sync():
                     self.choose.options = names
                     self.choose.value = self._key
             elif self.choose.value != self._key and self._actions.empty():

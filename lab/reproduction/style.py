@@ -30,7 +30,7 @@ CSS = """
 .ssl-reproduction .ssl-key { font-weight: 400; margin-right: 14px; }
 .ssl-reproduction .ssl-table { width: 100%; overflow-x: auto; overflow-y: hidden; margin-top: 8px; display: block; }
 .ssl-reproduction .ssl-table .widget-html { width: max-content; min-width: 100%; }
-.ssl-reproduction .ssl-table:focus-visible, .ssl-reproduction textarea:focus-visible {
+.ssl-reproduction .ssl-table table:focus-visible, .ssl-reproduction textarea:focus-visible {
   outline: 2px solid #2a8fd4; outline-offset: -2px; }
 .ssl-reproduction table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums;
   color: var(--jp-ui-font-color1, #222); min-width: 100%; }
@@ -48,7 +48,6 @@ CSS = """
 .ssl-reproduction th[scope=rowgroup] span { position: sticky; left: 8px; }
 .ssl-reproduction td small, .ssl-reproduction th small { color: var(--jp-ui-font-color2, #555); font-size: 11px; }
 .ssl-reproduction td.ssl-hidden { text-align: left; font-style: italic; color: var(--jp-ui-font-color2, #555); }
-.ssl-reproduction td progress { width: 60px; height: 8px; }
 .ssl-reproduction .ssl-work progress { width: 100%; height: 14px; }
 .ssl-reproduction progress { accent-color: #2a8fd4; }
 .ssl-reproduction .ssl-work .ssl-buttons { margin: 4px 0; }
@@ -59,6 +58,7 @@ CSS = """
   background: var(--jp-layout-color2, #f5f5f5); border: 1px solid var(--jp-border-color1, #bdbdbd);
   border-radius: 4px; }
 .ssl-reproduction a { color: light-dark(#0a5a96, #7cc0f0); }
+body[data-voila] .jp-RenderedMarkdown p a { text-decoration: underline; }
 @container (max-width: 760px) {
   .ssl-reproduction .ssl-body { grid-template-columns: minmax(0, 1fr); }
   .ssl-reproduction th[scope=row] span { width: 132px; }

@@ -47,8 +47,9 @@ def table(record: StudyRecord, hidden: Set[str], title: str) -> str:
             groups += f"<tbody><tr><th scope='rowgroup' colspan='{COLUMNS}'><span>{name}</span></th></tr>"
             groups += "".join(_row(record, row, hidden) for row in there) + "</tbody>"
     return (
-        f"<table class='ssl-numbers-table'><caption>Linear probe in per cent of the test images{compared}: mean ± "
-        f"standard deviation over the runs.</caption><thead>{head}</thead>{groups}</table>"
+        # It is reached by Tab, so that the arrow keys scroll the box that it lies in.
+        "<table class='ssl-numbers-table' tabindex='0'><caption>Linear probe in per cent of the test images"
+        f"{compared}: mean ± standard deviation over the runs.</caption><thead>{head}</thead>{groups}</table>"
     )
 
 
@@ -82,11 +83,9 @@ def _state(ours: Line) -> str:
     failed = [run for run in ours.runs if run.state == "failed"]
     if failed:
         return f"<span title='{html.escape(failed[0].why, quote=True)}'>failed</span>"
-    going = any(run.state == "running" for run in ours.runs)
-    share = round(100 * ours.share)
-    word = f"{share} % trained" if going or ours.done else "waits"
-    bar = f" <progress max='100' value='{share}' aria-label='{ours.row}'></progress>" if going or ours.done else ""
-    return f"{ours.done} of {count}, {word}{bar}"
+    # Not how many steps: each change takes a reader's place in the table away.
+    word = "training" if any(run.state == "running" for run in ours.runs) else "waits"
+    return f"{ours.done} of {count}, {word}"
 
 
 def _text(sample: Sample | None) -> str:
