@@ -23,6 +23,8 @@ OFFSET = 0.2
 BAR = 0.62
 """Share of a row that is not taken by one bar."""
 LAST = 100.0
+ROOM = 0.12
+"""Of the axis, for the number beside a bar that is full."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class StudyChart:
         count = len(rows)
         # The first row is on top, so that positions go down.
         self._places = np.arange(count, dtype=float)[::-1]
-        self.across = bq.LinearScale(min=0.0, max=LAST, allow_padding=False)
+        self.across = bq.LinearScale(min=0.0, max=(1 + ROOM) * LAST, allow_padding=False)
         self.down = bq.LinearScale(min=-0.5, max=count - 0.5, allow_padding=False)
         bars, points = {"x": self.down, "y": self.across}, {"x": self.across, "y": self.down}
         nothing, ends = np.zeros(count), np.zeros((2, 2))
@@ -94,7 +96,7 @@ class StudyChart:
             marks=[*self.baselines.values(), self.printed, self.ours, *self.whiskers.values(), self.authors,
                    *self.labels.values()],
             axes=[self.axis_across, self.axis_down], animation_duration=0,
-            fig_margin={"top": 6, "bottom": 40, "left": 118, "right": 30}, padding_x=0.0, padding_y=0.0,
+            fig_margin={"top": 6, "bottom": 40, "left": 118, "right": 8}, padding_x=0.0, padding_y=0.0,
             min_aspect_ratio=0.1, max_aspect_ratio=20,
             layout=w.Layout(width="100%", height=f"{ROW_HEIGHT * count + 46}px", min_width="0"),
         )  # fmt: skip
@@ -161,7 +163,8 @@ class StudyChart:
         if self.across.min == low and self.axis_across.tick_values is not None:
             return False
         self.axis_across.tick_values = ticks(low, LAST)
-        self.across.min = low
+        with self.across.hold_sync():
+            self.across.min, self.across.max = low, LAST + ROOM * (LAST - low)
         # A bar that begins elsewhere than at nothing must say so.
         cut = f" The axis begins at {low:g} %." if low else ""
         self.note.value = f"<p>{self._caption}{cut}</p>"

@@ -65,6 +65,7 @@ class Pipeline:
     def __init__(self, results: Path, size: Size | None = None) -> None:
         self.results, self.size = results, size or Size()
         self._child: subprocess.Popen[bytes] | None = None
+        self._seated = False
         self.trouble = ""
         """What went wrong with the last process, for a person."""
 
@@ -88,9 +89,11 @@ class Pipeline:
         if self._child is not None and not starting:
             self._buried(self._child.wait())
         if taken(self.folder / LOCK):
+            self._seated = True
             return "stopping" if (self.folder / STOP).exists() else "working"
         if starting:
-            return "starting"
+            # After its work it is there for a moment still.
+            return "working" if self._seated else "starting"
         if finished:
             return "done"
         return "begun" if (self.folder / RECORD).is_file() else "none"
@@ -103,7 +106,7 @@ class Pipeline:
         """
         if self.state(False) in ("starting", "working", "stopping"):
             return
-        self.trouble = ""
+        self.trouble, self._seated = "", False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / STOP).unlink(missing_ok=True)

@@ -50,7 +50,7 @@ class Study:
             return f"{count} done; stopped, and the same command goes on with it"
         if record.state == "failed":
             return f"{count} done; the others could not be had"
-        return f"all {len(record.runs)} runs done"
+        return f"All {len(record.runs)} runs done"
 
 
 def _left(seconds: float | None) -> str:

@@ -32,18 +32,18 @@ CSS = """
 .ssl-reproduction .ssl-table .widget-html { width: max-content; min-width: 100%; }
 .ssl-reproduction .ssl-table table:focus-visible, .ssl-reproduction textarea:focus-visible {
   outline: 2px solid #2a8fd4; outline-offset: -2px; }
-.ssl-reproduction table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums;
+.ssl-reproduction table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums;
   color: var(--jp-ui-font-color1, #222); min-width: 100%; }
 .ssl-reproduction caption { text-align: left; padding: 0 0 4px; font-size: 12px;
   color: var(--jp-ui-font-color2, #555); }
-.ssl-reproduction :is(th, td) { padding: 4px 8px; border-bottom: 1px solid var(--jp-border-color2, #ddd);
+.ssl-reproduction :is(th, td) { padding: 4px 6px; border-bottom: 1px solid var(--jp-border-color2, #ddd);
   text-align: right; white-space: nowrap; background: none; vertical-align: top; }
-.ssl-reproduction thead th { vertical-align: bottom; white-space: normal; max-width: 8em; font-weight: 600; }
+.ssl-reproduction thead th { vertical-align: bottom; white-space: normal; max-width: 6em; font-weight: 600; }
 .ssl-reproduction thead th[scope=colgroup] { text-align: center; max-width: none; }
 .ssl-reproduction th:is([scope=row], [scope=rowgroup]) { text-align: left; font-weight: 400; overflow-wrap: normal; }
 .ssl-reproduction :is(th[scope=row], thead td) { position: sticky; left: 0; z-index: 1; padding-right: 10px;
   background: var(--jp-layout-color0, #fff); white-space: normal; }
-.ssl-reproduction th[scope=row] span { display: block; width: 230px; }
+.ssl-reproduction th[scope=row] span { display: block; width: 210px; }
 .ssl-reproduction th[scope=rowgroup] { font-weight: 600; padding-top: 10px; }
 .ssl-reproduction th[scope=rowgroup] span { position: sticky; left: 8px; }
 .ssl-reproduction td small, .ssl-reproduction th small { color: var(--jp-ui-font-color2, #555); font-size: 11px; }

@@ -133,7 +133,7 @@ def test_a_study_runs_here_and_outlives_the_page(served: Server, open_page: Open
     # The page that was opened anew shows the study that was started by the old one.
     eventually(lambda: TINY.name in seen(page, ".ssl-right p b"), "the study", 60)
     page.page.get_by_role("button", name="Show all numbers without betting").click()
-    eventually(lambda: "all 4 runs done" in seen(page, ".ssl-work"), "the end", 120)
+    eventually(lambda: "All 4 runs done" in seen(page, ".ssl-work"), "the end", 120)
     eventually(lambda: sum(float(width) > 0 for width in bars(page)) == 11 + 2, "its bars")
     record = read_record(folder / RECORD)
     assert record.state == "done"

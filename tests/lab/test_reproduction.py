@@ -31,7 +31,7 @@ from ssl_lab.seat import Seat, taken
 from tests.lab.class_room import tell
 from tests.lab.conftest import wait_for
 
-CLASS = House(served=True, own_only=True, host_key=digest("teacher's"))
+CLASS = House(own_only=True, host_key=digest("teacher's"))
 TINY = Size(seeds=1, epochs=1, items=("figure3",))
 
 
@@ -266,7 +266,7 @@ def test_the_studies_of_a_folder(tmp_path: Path) -> None:
     seat.leave()
     assert not studies.get("folder:box").live
     write_record(folder, made({"byol": [50.0, 51.0]}, state="done", beat=3))
-    assert studies.get("folder:box").words == "all 2 runs done"
+    assert studies.get("folder:box").words == "All 2 runs done"
 
 
 # ---------------------------------------------------------------- the study that runs here
@@ -423,11 +423,11 @@ def test_in_a_class_only_the_host_starts_and_stops(open_page: Open) -> None:
     choose(visitor, TINY.name)
     wait_for(lambda: host._finished(), 120)
     for page in (visitor, host):
-        wait_for(lambda page=page: "all 4 runs done" in page.status.value, 20)
+        wait_for(lambda page=page: "All 4 runs done" in page.status.value, 20)
         wait_for(lambda page=page: page.charts[0].ours.y[2] > 50, 10)
     wait_for(lambda: "Save it" in host.about.value, 10)
     assert "data:text/html;base64," in host.about.value
-    assert host.begin.description == "Run it again"
+    wait_for(lambda: host.begin.description == "Run it again", 20)
     # It is kept when another one begins.
     host.begin.click()
     wait_for(lambda: (host.studies.results / f"{TINY.name}-1" / RECORD).is_file(), 10)
