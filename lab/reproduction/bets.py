@@ -174,7 +174,7 @@ def _ema(record: StudyRecord) -> tuple[Finding, ...]:
     if not seeds:
         return *found, Finding("In this study", "No seed has all six rows.", None, "nothing to judge by")
     loss = gap_of_pairs([sum(rule[i] for rule in by_rule) / len(by_rule) for i in range(seeds)])
-    each = ", ".join(f"{sum(rule) / len(rule):.1f}" for rule in by_rule)
+    each = ", ".join(f"{sum(rule) / len(rule):.1f}" for rule in by_rule).replace("-", "−")
     runs = f"n = {seeds} seed{'s' * (seeds != 1)}"
     text = f"SGD, DirectPred and DirectCopy lose {each} points; together {_loss(loss)} ({runs})."
     ranks = [rank.mean for _, other in WITH_AND_WITHOUT if (rank := line(record, other).rank) is not None]
@@ -191,7 +191,8 @@ def _ema(record: StudyRecord) -> tuple[Finding, ...]:
 
 
 def _loss(loss: Gap) -> str:
-    return f"{loss.value:.1f}" + ("" if loss.half is None else f", 95 % interval {loss.low:.1f} to {loss.high:.1f}")
+    interval = "" if loss.half is None else f", 95 % interval {loss.low:.1f} to {loss.high:.1f}"
+    return f"{loss.value:.1f}{interval}".replace("-", "−")
 
 
 def _step(points: float) -> int:

@@ -23,7 +23,7 @@ OFFSET = 0.2
 BAR = 0.62
 """Share of a row that is not taken by one bar."""
 LAST = 100.0
-ROOM = 0.12
+ROOM = 0.17
 """Of the axis, for the number beside a bar that is full."""
 
 

@@ -91,7 +91,7 @@ class Gap:
 
     def __str__(self) -> str:
         interval = "" if self.half is None else f" (95 % interval {self.low:+.1f} to {self.high:+.1f})"
-        return f"{self.value:+.1f} points{interval}"
+        return f"{self.value:+.1f} points{interval}".replace("-", "−")
 
 
 def gap(a: Sample, b: Sample) -> Gap:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import logging
+import os
 import queue
 import threading
 import time
@@ -386,6 +387,9 @@ class Reproduction:
         return self._report[1]
 
     def _warn(self, *errors: str) -> None:
+        if self.house.own_only and not self.owners.host:
+            # Where the folder lies is the host's business.
+            errors = tuple(line.replace(f"{self.studies.results}{os.sep}", "") for line in errors)
         value = "".join(
             f"<p role='alert' class='ssl-error'>{html.escape(line)}</p>" for line in dict.fromkeys(errors) if line
         )

@@ -54,8 +54,11 @@ def table(record: StudyRecord, hidden: Set[str], title: str) -> str:
 
 
 def _row(record: StudyRecord, row: str, hidden: Set[str]) -> str:
-    known = ROWS[row]
-    head = f"<th scope='row'><span>{html.escape(known.title)} <small>{html.escape(row)}</small></span></th>"
+    title = ROWS[row].title
+    if row in hidden:
+        # "... : collapses" would give it away.
+        title = title.partition(":")[0]
+    head = f"<th scope='row'><span>{html.escape(title)} <small>{html.escape(row)}</small></span></th>"
     if row in hidden:
         return f"<tr>{head}<td colspan='{COLUMNS - 1}' class='ssl-hidden'>bet first</td></tr>"
     printed, ours = in_print(record.data, row), line(record, row)

@@ -54,7 +54,7 @@ def legend() -> str:
         (f"<rect x='1' y='2' width='24' height='8' fill='{PRINT}' fill-opacity='.45' stroke='{PRINT}'/>",
          "S, the course reproduction (one run)"),
         (f"<path d='M13 1l5 5-5 5-5-5z' fill='{AUTHORS}'/><path d='M3 6h20' stroke='{AUTHORS}' stroke-width='1.8'/>",
-         "P, the paper (n = 5)"),
+         "P, the paper"),
         (f"<rect x='1' y='2' width='24' height='8' fill='{NOW}'/>", "this study; whiskers: ± one standard deviation"),
         (line("6 4"), "its untrained encoder"),
         (line("2 3"), "its encoder trained with labels"),

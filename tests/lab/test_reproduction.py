@@ -119,6 +119,9 @@ def test_the_table_says_what_the_study_s_file_says(tmp_path: Path) -> None:
     assert cells(read, set(), "byol-one-layer")[3] == "84.0"
     assert cells(read, set(), "simsiam")[:3] == ["79.4 n = 1", "–", "–"]
     assert cells(read, {"directpred"}, "directpred") == ["bet first"]
+    # Nor does what it is called give it away.
+    assert "SimSiam with a symmetric predictor: collapses" in table(read, set(), "A study")
+    assert "collapse" not in table(read, {"simsiam-symmetric"}, "A study")
     # Nothing is said of a difference to numbers of another size.
     assert "here" not in table(read.model_copy(update={"scale": "small"}), set(), "A study")
 
