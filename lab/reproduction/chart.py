@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import bqplot as bq
 import ipywidgets as w
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lab.lean import bq
 from lab.panels.base import NOW, float32, ticks
 from lab.reproduction.numbers import Sample
 
