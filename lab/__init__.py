@@ -7,6 +7,9 @@
     from lab import Theory
     Theory()         # the paper's linear model, integrated here; no run
 
+    from lab import Reproduction
+    Reproduction()   # the papers' table 1 and figure 1, in print and as a study has them
+
 Importing this package imports no torch.
 """
 
@@ -16,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lab.bench import Bench
+    from lab.reproduction import Reproduction
     from lab.theory.app import Theory
 
-__all__ = ["Bench", "Theory"]
+__all__ = ["Bench", "Reproduction", "Theory"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,4 +34,8 @@ def __getattr__(name: str) -> Any:
         from lab.theory.app import Theory
 
         return Theory
+    if name == "Reproduction":
+        from lab.reproduction import Reproduction
+
+        return Reproduction
     raise AttributeError(f"module 'lab' has no attribute {name!r}")

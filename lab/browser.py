@@ -69,6 +69,8 @@ class Browser(anywidget.AnyWidget):
     """What the page answers to ``picture``; -1 until a page has shown the widget. A hidden tab paints nothing and so
     says nothing."""
 
+    listens: Any = t.Bool(True, help="Whether the space bar and the full stop mean something here.").tag(sync=True)
+
     announce: Any = t.Unicode("", help="What a screen reader shall read out when it has time.").tag(sync=True)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +26,10 @@ WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
     "replay", "reproduce", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
 }  # fmt: skip
+
+
+TORCH_FREE = {"progress", "published", "record", "results", "rows"}
+"""What of ``ssl_lab.reproduce`` the laboratory may import."""
 
 
 def imports(path: Path, *, top: bool) -> set[str]:
@@ -72,8 +78,28 @@ def test_the_laboratory_imports_no_torch() -> None:
         names = imports(path, top=True)
         roots = {n.split(".")[0] for n in names}
         assert not roots & {"torch", "torchvision", "sklearn"}, path
-        engine = {n.split(".")[1] for n in names if n.startswith("ssl_lab.")} & WITH_TORCH
+        names = {n for n in names if n.startswith("ssl_lab.") and not is_torch_free(n)}
+        engine = {n.split(".")[1] for n in names} & WITH_TORCH
         assert not engine, f"{path} imports {engine}"
+
+
+def is_torch_free(name: str) -> bool:
+    """Whether it is one of the modules of a study that need no torch, or something in one."""
+    parts = name.split(".")
+    return parts[1] == "reproduce" and len(parts) > 2 and parts[2] in TORCH_FREE
+
+
+def test_what_the_laboratory_reads_of_a_study_needs_no_torch() -> None:
+    for module in TORCH_FREE:
+        names = imports(ROOT / "ssl_lab" / "reproduce" / f"{module}.py", top=False)
+        assert not {n.split(".")[0] for n in names} & {"torch", "torchvision", "sklearn", "matplotlib", "scipy"}, module
+        used = {n for n in names if n.startswith("ssl_lab.")}
+        assert not {n for n in used if n.split(".")[1] in WITH_TORCH and not is_torch_free(n)}, module
+    words = ", ".join(f"ssl_lab.reproduce.{module}" for module in sorted(TORCH_FREE))
+    heavy = "{'torch', 'torchvision', 'sklearn', 'matplotlib', 'scipy'}"
+    code = f"import sys, {words}; sys.exit(', '.join(sorted({heavy} & set(sys.modules))) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_engine_imports_no_jupyter() -> None:

@@ -346,7 +346,7 @@ export default () => {
     const keys = new AbortController();
     const { signal } = keys;
     const press = (event) => {
-      const key = event.defaultPrevented ? null : keyMeaning(event);
+      const key = event.defaultPrevented || !model.get("listens") ? null : keyMeaning(event);
       if (!key) return;
       event.preventDefault();
       event.stopPropagation();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,13 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ssl_lab.config import DATASETS, dataset_info
-from ssl_lab.errors import ConfigError
+from ssl_lab.cores import usable_cores
+from ssl_lab.errors import ConfigError, SSLLabError
 from ssl_lab.interrupt import Interruptible
-from ssl_lab.reproduce.rows import SCALES, Job, Scale, chosen, jobs
+from ssl_lab.reproduce.progress import LOCK, look
+from ssl_lab.reproduce.rows import SCALES, Item, Job, Scale, chosen, jobs
+from ssl_lab.seat import Seat, taken
 from ssl_lab.store import results_dir
 
 if TYPE_CHECKING:
-    from ssl_lab.reproduce.study import Progress
+    from ssl_lab.reproduce.progress import Progress
+    from ssl_lab.reproduce.recorder import Recorder
+    from ssl_lab.reproduce.reference import Reference
 
 INTERRUPTED = 130
 """Exit status of a study that was cut; the same command goes on with it."""
@@ -44,15 +48,15 @@ class Reproduce:
     """Which published numbers stand beside: cifar10 or stl10; default the data set's name. A folder of CIFAR-10 as
     JPEGs is --dataset FOLDER --data cifar10."""
     scale: str = "paper"
-    """paper, or small: the same study at a size for two cores."""
+    """paper; small: the same study at a size for two cores; lesson: on the digits, a few minutes."""
     seeds: int | None = None
     """Runs of each configuration; default 3, small 2."""
     epochs: int | None = None
-    """Epochs of pre-training; default 101, small 6."""
+    """Epochs of pre-training; default 101, small 6, lesson 40."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: int | None = None
-    """Runs at once; default 1, small one for each core."""
+    """Runs at once; default 1, small and lesson one for each core."""
     minutes: float | None = None
     """Stop after so many minutes, to be gone on with by the same command."""
     reference: tuple[str, ...] = ()
@@ -65,8 +69,8 @@ class Reproduce:
 
     def run(self) -> int:
         """Trains, probes and reports; gives the exit status."""
+        from ssl_lab.reproduce.recorder import Recorder
         from ssl_lab.reproduce.reference import distances, read_reference
-        from ssl_lab.reproduce.report import write_report
         from ssl_lab.reproduce.results import read_outcome
 
         items = chosen(self.items)
@@ -81,15 +85,19 @@ class Reproduce:
         references = [read_reference(word) for word in self.reference]
         name = Path(dataset).name
         folder = results_dir(None) / f"reproduce-{name}-{scale.name}" if self.out is None else Path(self.out)
-        failures: dict[str, str] = {}
-        status = 0
+        recorder = Recorder(folder, items, needed, scale, self.data or name, self._note(dataset))
+        # One at a time: two would write the same runs, and each other's record.
+        seat = Seat(folder / LOCK)
         if not self.report_only:
-            status = self._train(needed, folder, scale, failures)
-        folder.mkdir(parents=True, exist_ok=True)
-        page, text = write_report(
-            folder, items, needed, scale, dataset=self.data or name, data_note=self._note(dataset),
-            references=references, failures=failures,
-        )  # fmt: skip
+            self._check(needed, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            if not seat.take():
+                raise SSLLabError(f"Somebody works on the study in {folder} right now. Wait for its end, or stop it.")
+        try:
+            status = 0 if self.report_only else self._train(needed, folder, scale, recorder)
+            page, text = self._write(folder, items, needed, scale, recorder, references)
+        finally:
+            seat.leave()
         for reference in references:
             job = next((job for job in needed if job.row == reference.row), None)
             outcome = None if job is None else read_outcome(job, folder)
@@ -101,10 +109,41 @@ class Reproduce:
                         f"{d.effective_rank[0]:.1f} ({d.effective_rank[1]:.1f}), asymmetry {d.asymmetry[0]:.3f} "
                         f"({d.asymmetry[1]:.3f})"
                     )
-        for run, why in failures.items():
+        for run, why in recorder.failures.items():
             print(f"{run} could not be had: {why}", file=sys.stderr)
         print(f"Report: {page} and {text}")
         return status
+
+    @staticmethod
+    def _check(needed: Sequence[Job], folder: Path) -> None:
+        """Whether what lies in the folder is of this study, before anything is written there."""
+        if folder.is_dir():
+            for job in needed:
+                look(job, folder)
+
+    def _write(
+        self,
+        folder: Path,
+        items: Sequence[Item],
+        needed: Sequence[Job],
+        scale: Scale,
+        recorder: Recorder,
+        references: Sequence[Reference],
+    ) -> tuple[Path, Path]:
+        """The report, and the record, which says that the report is there."""
+        from ssl_lab.reproduce.report import write_report
+
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = write_report(
+            folder, items, needed, scale, dataset=recorder.data, data_note=recorder.data_note,
+            references=references, failures=recorder.failures,
+        )  # fmt: skip
+        if self.report_only and taken(folder / LOCK):
+            # Whoever works on the study writes its record.
+            return paths
+        whole = all(look(job, folder).done for job in needed)
+        recorder.write("done" if whole else "failed" if recorder.failures else "stopped")
+        return paths
 
     def _scale(self) -> Scale:
         if self.scale not in SCALES:
@@ -130,17 +169,23 @@ class Reproduce:
             )
         return note
 
-    def _train(self, needed: Sequence[Job], folder: Path, scale: Scale, failures: dict[str, str]) -> int:
+    def _train(self, needed: Sequence[Job], folder: Path, scale: Scale, recorder: Recorder) -> int:
         from ssl_lab.reproduce.study import run_study
 
-        workers = self.workers or ((os.cpu_count() or 1) if scale.name == "small" else 1)
+        workers = self.workers or (1 if scale.name == "paper" else usable_cores())
         deadline = None if self.minutes is None else time.time() + 60 * self.minutes
+        recorder.write("running")
         with Interruptible() as stop, _Lines(needed) as lines:
+
+            def show(progress: list[Progress]) -> None:
+                lines.show(progress)
+                recorder.show(progress)
+
             whole = run_study(
                 needed, folder, workers=workers, probe_epochs=scale.probe_epochs, deadline=deadline, stop=stop,
-                on_change=lines.show, on_failure=lambda job, why: failures.update({job.name: why}),
+                on_change=show, on_failure=lambda job, why: recorder.failures.update({job.name: why}),
             )  # fmt: skip
-        if failures:
+        if recorder.failures:
             return FAILED
         if not whole:
             print("Stopped before the end; nothing is lost. The same command goes on.")

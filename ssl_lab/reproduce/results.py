@@ -10,8 +10,8 @@ from typing import Any
 
 from ssl_lab.errors import StoreError
 from ssl_lab.foreign import NUMBER, SHARE, from_json, understood
+from ssl_lab.reproduce.progress import COST, PROBED, SUPERVISED, look
 from ssl_lab.reproduce.rows import ROWS, Job
-from ssl_lab.reproduce.study import COST, PROBED, SUPERVISED, look
 from ssl_lab.store import SpectrumRecord, open_run
 
 
@@ -29,6 +29,8 @@ class Outcome:
     """By the authors' probe, its best epoch on the test images: an upper bound."""
     reused: float | None = None
     """By S's probe on top of the projector layers that the row keeps."""
+    knn: float | None = None
+    """kNN accuracy of the encoder's features, as last measured on the way."""
     spectra: Sequence[SpectrumRecord] = ()
     """At the end of each epoch."""
     cost: dict[str, Any]
@@ -78,6 +80,7 @@ def read_outcome(job: Job, folder: Path) -> Outcome | None:
             authors_last=accuracy("authors-last"),
             authors_best=accuracy("authors-best"),
             reused=accuracy("reused"),
+            knn=accuracy("knn"),
             spectra=[r for r in store.spectra() if abs(r.epoch - round(r.epoch)) < 1e-9],
             cost=cost,
             probe_epochs=int(store.meta(PROBED)),

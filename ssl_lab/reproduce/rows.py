@@ -136,7 +136,7 @@ class Scale:
     """A size of the study."""
 
     name: str
-    """``paper`` or ``small``."""
+    """``paper``, ``small`` or ``lesson``."""
     title: str
     """What it is, in words, for the report."""
     epochs: int
@@ -166,7 +166,13 @@ SMALL = Scale(
     epochs=6, seeds=2, supervised_epochs=12, ema=0.98, lr_predictor=0.2, augmentation=(0.5, 1.0),
     resnet={"width": 8, "image_size": 16, "train_limit": 5_000, "test_limit": 1_000, "batch_size": 32},
 )  # fmt: skip
-SCALES: Mapping[str, Scale] = MappingProxyType({scale.name: scale for scale in (PAPER, SMALL)})
+LESSON = Scale(
+    name="lesson",
+    title="a lesson's study, a few minutes on two cores: on the digits their small network; on larger images a narrow "
+    "ResNet-18 on a part of them, at 16x16 pixels",
+    epochs=40, seeds=3, supervised_epochs=12, resnet=SMALL.resnet,
+)  # fmt: skip
+SCALES: Mapping[str, Scale] = MappingProxyType({scale.name: scale for scale in (PAPER, SMALL, LESSON)})
 
 
 @dataclass(frozen=True, kw_only=True)

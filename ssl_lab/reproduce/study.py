@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_lab.config import RunConfig
-from ssl_lab.errors import ConfigError, SSLLabError
+from ssl_lab.cores import usable_cores
+from ssl_lab.errors import SSLLabError
+from ssl_lab.reproduce.progress import COST, PROBED, STOP, Progress, check_same, look
 from ssl_lab.reproduce.rows import ROWS, Job
 from ssl_lab.store import FILE_NAME, RunStore, open_run
 
@@ -24,54 +25,6 @@ if TYPE_CHECKING:
     from ssl_lab.datasets import Dataset
     from ssl_lab.evaluation import ProbeConfig, ProbeResult
     from ssl_lab.trainer import Trainer
-
-COST = "study"
-"""Where a run's file keeps its seconds, images, device and precision."""
-
-SUPERVISED = "supervised.json"
-"""What the ceiling came to, in the folder of its name."""
-
-PROBED = "probed"
-"""Where a run's file keeps how long its probes were, once all are done."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    job: Job
-    """Which."""
-    steps: int
-    """Steps done."""
-    of: int
-    """Steps in all."""
-    done: bool
-    """Trained and probed."""
-
-
-def look(job: Job, folder: Path) -> Progress:
-    """How far a run is, by its file.
-
-    Raises:
-        ConfigError: a run of that name was set up in another way.
-    """
-    of = total_steps(job.config)
-    if ROWS[job.row].kind == "supervised":
-        return Progress(job, 0, 0, (folder / job.name / SUPERVISED).is_file())
-    if not (folder / job.name / FILE_NAME).is_file():
-        return Progress(job, 0, of, False)
-    with open_run(job.name, folder, readonly=True) as store:
-        _check_same(job, store, folder)
-        return Progress(job, store.last_step(), of, store.meta(PROBED) is not None)
-
-
-def total_steps(config: RunConfig) -> int:
-    """Steps of a whole run; an estimate where the size of the data set is not known before it is read."""
-    sizes = {"digits": 1_437, "cifar10": 50_000, "stl10": 105_000, "fashion-mnist": 60_000}
-    images = sizes.get(config.dataset, 50_000)
-    if config.train_limit is not None:
-        images = min(images, config.train_limit)
-    return (config.epochs or 0) * (images // config.batch_size)
 
 
 def run_study(
@@ -93,7 +46,7 @@ def run_study(
         workers: processes at once; with more than one, each computes on its share of the cores.
         probe_epochs: passes of each probe.
         deadline: ``time.time()`` at which runs are saved and let go, to be gone on with by another call.
-        stop: set it for the same.
+        stop: set it for the same; so does a file :data:`~ssl_lab.reproduce.progress.STOP` in the folder.
         on_change: called twice a second with the runs that are under way or done.
         on_failure: called with a run that cannot be had and why; the others go on.
 
@@ -103,14 +56,15 @@ def run_study(
     stop = stop or threading.Event()
     waiting = [job for job in jobs if not look(job, folder).done]
     folder.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_cores() // workers)
     running: dict[Future[str], Job] = {}
     flag = folder / f".stop-{os.getpid()}"
     flag.unlink(missing_ok=True)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
             while waiting or running:
-                if stop.is_set() or (deadline is not None and time.time() > deadline):
+                asked = stop.is_set() or (folder / STOP).exists()
+                if asked or (deadline is not None and time.time() > deadline):
                     waiting.clear()
                     flag.touch()
                 while waiting and len(running) < workers:
@@ -126,6 +80,7 @@ def run_study(
         finally:
             flag.touch()
     flag.unlink(missing_ok=True)
+    (folder / STOP).unlink(missing_ok=True)
     return all(look(job, folder).done for job in jobs)
 
 
@@ -183,7 +138,7 @@ def _pretrained(job: Job, folder: Path, probe_epochs: int, stop: threading.Event
     fresh = not (folder / job.name / FILE_NAME).is_file()
     store = RunStore.create(job.name, job.config, folder) if fresh else open_run(job.name, folder)
     with store:
-        _check_same(job, store, folder)
+        check_same(job, store, folder)
         seen = resume(trainer, store)
         until = (job.config.epochs or 0) * trainer.steps_per_epoch
         if until > trainer.step_count:
@@ -251,17 +206,6 @@ def _note_cost(store: RunStore, trainer: Trainer, seconds: float, steps: int) ->
             "test": len(trainer.dataset.test.images),
         },
     )
-
-
-def _check_same(job: Job, store: RunStore, folder: Path) -> None:
-    there, here = (json.loads(c.model_dump_json()) for c in (store.config(), job.config))
-    different = sorted(key for key in here if there.get(key) != here[key] and key != "device")
-    if different:
-        name = different[0]
-        raise ConfigError(
-            f"{folder} holds a run {job.name!r} that was set up in another way: its {name} is {there.get(name)!r}, and "
-            f"{here[name]!r} is asked for. Take another folder with --out, or the same settings."
-        )
 
 
 def _data_key(config: RunConfig) -> RunConfig:

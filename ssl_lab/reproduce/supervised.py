@@ -18,8 +18,8 @@ from ssl_lab.augment import augment, normalise
 from ssl_lab.datasets import Dataset
 from ssl_lab.networks import Network, build_network
 from ssl_lab.optimiser import sgd_step
+from ssl_lab.reproduce.progress import SUPERVISED
 from ssl_lab.reproduce.rows import Job
-from ssl_lab.reproduce.study import SUPERVISED
 from ssl_lab.seeds import stream_seed
 from ssl_lab.trainer import resolve_device
 from ssl_lab.weights import FlatWeights

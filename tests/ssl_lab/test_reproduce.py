@@ -14,14 +14,19 @@ import pytest
 
 from ssl_lab import cli
 from ssl_lab.config import presets
-from ssl_lab.errors import ConfigError, DataError
+from ssl_lab.errors import ConfigError, DataError, StoreError
+from ssl_lab.reproduce.command import INTERRUPTED
 from ssl_lab.reproduce.findings import findings
+from ssl_lab.reproduce.progress import LOCK, STOP, Progress, look
 from ssl_lab.reproduce.published import PUBLISHED, published
+from ssl_lab.reproduce.record import RECORD, read_record
+from ssl_lab.reproduce.recorder import Recorder
 from ssl_lab.reproduce.reference import distances, read_reference
 from ssl_lab.reproduce.results import Outcome, Seeds, over_seeds, read_outcome
-from ssl_lab.reproduce.rows import ITEMS, PAPER, ROWS, SMALL, Job, chosen, jobs
-from ssl_lab.reproduce.study import _pretrained, look, run_job, run_study
+from ssl_lab.reproduce.rows import ITEMS, LESSON, PAPER, ROWS, SMALL, Job, chosen, jobs
+from ssl_lab.reproduce.study import _pretrained, run_job, run_study
 from ssl_lab.reproduce.theory_check import checks
+from ssl_lab.seat import Seat, taken
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.store import SpectrumRecord, open_run
 
@@ -177,6 +182,26 @@ def test_a_study_from_nothing_to_its_report(tmp_path: Path, capsys: pytest.Captu
     assert "not the papers' setting" in text
     assert "2 epochs at batch 128, small of width 16, 2 seeds" in text
     assert "http://" not in page.replace("http://www.w3.org", "")
+    record = read_record(folder / RECORD)
+    assert (record.state, record.done, record.items, record.seeds, record.epochs) == ("done", 8, ("figure2",), 2, 2)
+    assert (record.data, record.scale, record.papers, record.train, record.test) == (
+        "digits",
+        "small",
+        False,
+        1437,
+        360,
+    )
+    (run,) = (run for run in record.of_row("byol") if run.seed == 1)
+    assert (run.state, run.step, run.of, run.directions) == ("done", 22, 22, 32)
+    with open_run("byol-seed1", folder, readonly=True) as store:
+        end = store.newest_spectrum()
+        assert end is not None
+        assert (run.effective_rank, run.aligned) == (end.spectrum.effective_rank, end.spectrum.aligned)
+        for kind, value in (("probe", run.probe), ("authors-best", run.authors_best), ("knn", run.knn)):
+            assert value == 100 * store.newest_evaluation(kind)[1], kind  # type: ignore[index]
+    assert record.of_row("supervised")[0].probe > 50  # type: ignore[operator]
+    # It may be sent around.
+    assert str(tmp_path) not in (folder / RECORD).read_text()
     # A second call does nothing again, and the report may be written of something else that is there.
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/run.sqlite")}
     table = ["table1" if word == "figure2" else word for word in words]
@@ -223,6 +248,75 @@ def test_a_study_that_is_cut_goes_on_to_the_same_numbers(tmp_path: Path) -> None
         for kind in ("probe", "authors-last", "authors-best"):
             assert again.newest_evaluation(kind) == whole.newest_evaluation(kind)
         assert again.meta("study")["images"] == whole.meta("study")["images"] == 660 * 128
+
+
+def test_a_study_is_worked_on_by_one_and_lets_go_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["reproduce", "figure3", "--dataset", "digits", "--scale", "lesson", "--seeds", "1", "--epochs", "200"]
+    words += ["--workers", "1", "--device", "cpu", "--out", str(tmp_path)]
+    seat = Seat(tmp_path / LOCK)
+    assert seat.take()
+    assert cli.main(words) == 2
+    assert "Somebody works on the study" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/run.sqlite"))
+    seat.leave()
+
+    def ask() -> None:
+        while not (tmp_path / RECORD).is_file() or read_record(tmp_path / RECORD).done < 2:
+            time.sleep(0.05)
+        (tmp_path / STOP).touch()
+
+    watcher = threading.Thread(target=ask)
+    watcher.start()
+    assert cli.main(words) == INTERRUPTED
+    watcher.join()
+    record = read_record(tmp_path / RECORD)
+    assert record.state == "stopped"
+    assert 2 <= record.done < 4
+    assert not (tmp_path / STOP).exists()
+    assert not taken(tmp_path / LOCK)
+
+
+def test_the_record_says_how_long_it_still_takes(tmp_path: Path) -> None:
+    found = tiny(["byol", "directpred"], epochs=30)
+    now = 100.0
+    recorder = Recorder(tmp_path, chosen(["table1"]), found, LESSON, "digits", "digits", clock=lambda: now)
+
+    def left(*steps: int) -> float | None:
+        recorder.write("running", [Progress(job, n, 330, False) for job, n in zip(found, steps, strict=True)])
+        return read_record(tmp_path / RECORD).left_seconds
+
+    # What was there before says nothing of how fast it goes.
+    assert left(100, 0) is None
+    now = 110.0
+    # 100 steps in 10 s; 230 + 230 steps and two probes of a quarter of 330 are left.
+    assert left(100, 100) == pytest.approx((230 + 230 + 2 * 82.5) / 10)
+    recorder.failures["byol-seed0"] = "It broke."
+    left(100, 100)
+    assert [(run.state, run.why) for run in read_record(tmp_path / RECORD).runs] == [
+        ("failed", "It broke."),
+        ("running", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("junk", "Invalid JSON"),
+        ("[]", "expected"),
+        ('{"format": 2}', "format"),
+        ('{"items": [], "scale": "small", "data": "x", "seeds": 1, "epochs": 1, "runs": [{"row": 5}]}', "row"),
+        (
+            '{"items": [], "scale": "small", "data": "x", "seeds": 1, "epochs": 1, '
+            '"runs": [{"row": "byol", "seed": 0, "probe": 120}]}',
+            "probe",
+        ),
+        (" " * 1_000_001, "1,000,001 bytes"),
+    ],
+)
+def test_a_record_that_is_none_is_said(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text(text)
+    with pytest.raises(StoreError, match=re.escape(said)):
+        read_record(tmp_path / RECORD)
 
 
 def test_one_run_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
