@@ -68,7 +68,7 @@ function render({ model, el }) {
     tell();
   });
   const transport = make("div", "ssl-buttons", { role: "group", "aria-label": "Time" },
-    play, again, onward, make("label", "", { for: `${room}-speed` }, "Speed"), speed,
+    play, again, onward, make("span", "ssl-speed", {}, make("label", "", { for: `${room}-speed` }, "Speed"), speed),
     make("label", "ssl-zoom", {}, zoom, "Zoom in on p₋ and the basin of collapse"));
   // Nobody is made to watch what moves.
   if (window.matchMedia("(prefers-reduced-motion: reduce)").matches) model.send({ do: "pause" });

@@ -80,6 +80,8 @@ _CSS = """
   .ssl-theory .ssl-at-plane .ssl-panel-note { display: none; }
   .ssl-theory .ssl-words .widget-html-content { min-height: 4.05em; }
   .ssl-theory .ssl-at-board { order: 2; }
+  /* What has the focus is not to lie under the plane, which stays in sight. */
+  .ssl-theory .ssl-at-board :is(input, button, select) { scroll-margin-top: 350px; }
   .ssl-theory .ssl-at-times { order: 3; }
 }
 """
@@ -115,7 +117,6 @@ class Theory:
             why=reasons(at),
             idle=idle(at),
         )
-        self._lock = guarded(self.board)
         self.bets = Bets(questions=self.lesson.state())
         self.plane, self.gains, self.eigenvalues, self.targets = Plane(), Gains(), Eigenvalues(), Targets()
         self.pictures: tuple[Picture, ...] = (self.plane, self.gains, self.eigenvalues, self.targets)
@@ -128,6 +129,8 @@ class Theory:
         self._draw()
         self._build()
         close_doors(parts(self.widget))
+        # Around the doors, which put themselves in the place of what takes a page's words in.
+        self._lock = guarded(self.board)
         self.publisher = Publisher(self.browser, self._tick, tick_pause=self._pause, served=self._house.served)
         self.board.observe(lambda _: self.publisher.poke(), names=["values", "switches", "speed", "zoom"])
         self.board.on_msg(self._on_board)

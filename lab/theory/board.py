@@ -33,6 +33,7 @@ _CSS = f"""{shared_css("ssl-board")}
 .ssl-board select {{ font: inherit; height: 28px; color: inherit; border-radius: 4px;
   border: 1px solid var(--jp-border-color1, #bdbdbd); background: var(--jp-layout-color1, #fff); }}
 .ssl-board select:focus-visible {{ outline: 2px solid {ACCENT}; outline-offset: 1px; }}
+.ssl-board .ssl-speed {{ display: flex; gap: 6px; align-items: center; }}
 .ssl-board .ssl-zoom {{ flex: 1 1 100%; display: flex; gap: 8px; align-items: center; padding: 3px 0; }}
 .ssl-board .ssl-zoom input {{ width: 16px; height: 16px; margin: 0; accent-color: {ACCENT}; }}
 .ssl-board .ssl-turn {{ display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 8px;

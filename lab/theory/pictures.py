@@ -62,7 +62,7 @@ def gapped(curves: Array, shown: NDArray[np.bool_] | None = None) -> NDArray[np.
 class Picture(Panel):
     """A panel that shows a flow instead of a run."""
 
-    height = "150px"
+    height = "172px"
 
     def __init__(self, x: bq.Scale, y: bq.Scale, marks: list[bq.Mark]) -> None:
         super().__init__(x, y, marks)
@@ -102,7 +102,7 @@ class Plane(Picture):
     )
     x_label = "s, eigenvalue of F"
     y_label = "p, gain of the predictor"
-    height = "500px"
+    height = "560px"
 
     def __init__(self) -> None:
         x, y = bq.LinearScale(min=0.0, max=1.0), bq.LinearScale(min=0.0, max=P_MOST)
@@ -175,6 +175,9 @@ class Plane(Picture):
         self.edge_wanted = at.follows
         self._put_edge(None if at.follows else edge(at, self.s_most, self.p_most))
         self._draw_rest(flow)
+        ahead = flow.ahead_of_now(AHEAD_POINTS)
+        for fate, way in self.ways.items():
+            put(way, *self._paths(np.square(ahead[:, 1]), ahead[:, 0], flow.learns == fate))
 
     def draw_edge(self, flow: Flow) -> None:
         """Draws the edge where :meth:`turn` has left it out."""
@@ -236,9 +239,6 @@ class Plane(Picture):
         for fate, mark in self.modes.items():
             chosen = (learns == fate) & there
             put(mark, np.minimum(flow.s[chosen], self.s_most), np.clip(flow.p[chosen], 0.0, self.p_most))
-        ahead = flow.ahead_of_now(AHEAD_POINTS)
-        for fate, way in self.ways.items():
-            put(way, *self._paths(np.square(ahead[:, 1]), ahead[:, 0], learns == fate))
         self._draw_trails(flow)
 
     def _paths(self, s: Array, p: Array, shown: NDArray[np.bool_]) -> tuple[Any, Any]:

@@ -451,7 +451,10 @@ def run_in_jupyterlab(open_page: Callable[..., Watched], at: Server, notebook: s
     prompt = page.page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt").first
 
     def started() -> bool:
-        # An order given while the session is still settling is dropped without a word.
+        # An order given while the session is still settling is dropped without a word, or a kernel is asked for.
+        asked = page.page.locator("dialog.jp-Dialog button.jp-mod-accept")
+        if asked.count():
+            asked.first.click()
         page.page.get_by_role("menuitem", name="Run", exact=True).click()
         page.page.locator(".lm-Menu").get_by_text("Run All Cells", exact=True).click()
         time.sleep(1.0)
