@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from ssl_lab.trainer import Trainer
 
 PATIENCE = 1.5
-"""Seconds for which the spectrum of the last step is waited for, and a run that stands is taken to be starting."""
+"""Seconds for which a run that stands is taken to be starting, and a second press for the first."""
+
+LAST_SPECTRUM = 10.0
+"""Most seconds for which the spectrum of the last step is waited for where the run stands at it: it is on its way."""
 
 PLAYING = 4.0
 """Seconds that a recording takes from before to after."""
@@ -204,6 +207,9 @@ class Lesson:
         start, view = self.question.start, self._view
         if start is None:
             self._look_at_recording()
+            return
+        if view is None and not self.bench.obstacle:
+            # The page is just opening: its first run is looked at when it is there.
             return
         if view is not None and not self.bench.obstacle:
             self._begun.pop(view.id, None)
@@ -393,11 +399,13 @@ class Lesson:
     # ------------------------------------------------------------ the verdict
 
     def _judge(self, view: RunView, place: Place) -> None:
-        after = self.bench.view_at(place.goal)
-        if after.newest is None or after.newest.step < place.goal:
-            # It is on its way; a run that goes on by itself may have none of this very step.
+        newest = self.bench.view_at(place.goal).newest
+        if newest is None or newest.step < place.goal:
+            # A run that has gone on may have none of this very step.
+            stands = view.status.state != "running" and view.status.step == place.goal
             self._awaited = self._awaited or time.monotonic()
-            if time.monotonic() - self._awaited < PATIENCE:
+            if time.monotonic() - self._awaited < (LAST_SPECTRUM if stands else PATIENCE):
+                self._say(words="Measuring…", share=1.0)
                 return
         self._awaited = 0.0
         if self.at in self.bets and view.status.state == "running" and not self.bench.obstacle:

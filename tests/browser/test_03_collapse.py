@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Callable
+from pathlib import Path
 
+from ssl_lab.desk import EngineDesk
 from ssl_lab.store import open_run
 from tests.browser.bench_page import curves, engine_value, ready, state
-from tests.browser.conftest import Server, Watched, eventually, page_is_clean, screenshot
+from tests.browser.conftest import Server, Watched, eventually, page_is_clean, run_in_jupyterlab, screenshot
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = "/voila/render/03-collapse.ipynb"
 Open = Callable[..., Watched]
 
@@ -76,3 +81,29 @@ def test_a_question_by_keyboard_alone(app: Server, open_page: Open) -> None:
     assert focused(page) == "The way back"
     assert page.page.locator(".ssl-headline b").first.inner_text() == name
     page_is_clean(page)
+
+
+def test_the_notebook_in_jupyterlab(jupyterlab_server: Server, open_page: Open) -> None:
+    """As a lesson: cells above and below, the run in an engine process that the kernel starts."""
+    root = jupyterlab_server.root
+    (root / "03-collapse.ipynb").write_bytes((ROOT / "notebooks" / "03-collapse.ipynb").read_bytes())
+    page = run_in_jupyterlab(open_page, jupyterlab_server, "03-collapse.ipynb", height=1000)
+    try:
+        ready(page)
+        eventually(lambda: "The run is ready" in card(page), "a run that is where the question starts", 90)
+        page.page.locator(".ssl-card input[type=radio]").nth(1).check()
+        page.page.get_by_role("button", name="Bet", exact=True).click()
+        before = curves(page, "Effective rank of F")
+        # By hand, at the control.
+        page.page.locator(".ssl-knob-predictor select").select_option(label="none")
+        eventually(lambda: "Measured in" in card(page), "a verdict", 90)
+        assert "You bet “It loses some, and keeps 3 or more”" in card(page)
+        assert curves(page, "Effective rank of F") != before
+        screenshot(page, "collapse-jupyterlab")
+        page_is_clean(page)
+    finally:
+        desk = EngineDesk(root / "results")
+        pid = desk.status().pid
+        desk.close()
+        if pid:
+            os.kill(pid, signal.SIGTERM)

@@ -175,7 +175,8 @@ def test_a_start_with_a_turn_in_it_is_made(lesson: Lesson) -> None:
     assert store.last_step() == 50
     bet(lesson, 1)
     press(lesson, do="turn")
-    assert measured(store, 50, 80) in judged(lesson)
+    verdict = judged(lesson)
+    assert measured(store, 50, 80) in verdict
 
 
 def test_a_knob_that_is_turned_by_hand(lesson: Lesson) -> None:
