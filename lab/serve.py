@@ -26,6 +26,7 @@ from traitlets.config import Config
 from voila.app import Voila
 from voila.utils import create_include_assets_functions
 
+from lab.exporter import compile_templates_once
 from lab.gallery import Gallery, names
 from lab.gate import Gate, is_loopback
 from lab.house import House, digest
@@ -257,6 +258,7 @@ class _Server(Voila):  # type: ignore[misc]
         }
 
     def init_handlers(self) -> list[Any]:
+        compile_templates_once()
         self.gallery = Gallery(Path(self.root_dir), results_dir())
         return doors(
             notebooks=Path(self.root_dir),
