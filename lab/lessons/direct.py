@@ -126,7 +126,10 @@ class Direct(Lesson):
         """Whether the others follow by themselves."""
         self._from: tuple[str, int, int] | None = None
         """The run, step and number of knob events that the forks grow from."""
-        show = compact(panels=("effective_rank", "plane", "wp", "knn"), knobs=("predictor", "eps", "freq", "norm"))
+        show = compact(
+            panels=("effective_rank", "f", "plane", "alignment", "wp", "knn"),
+            knobs=("predictor", "eps", "freq", "norm"),
+        )
         super().__init__(QUESTIONS, show=show, **options)
 
     # ------------------------------------------------------------ what a person does

@@ -24,6 +24,14 @@ def bet(page: Watched, answer: int) -> None:
     page.page.get_by_role("button", name="Bet", exact=True).click()
 
 
+def offered(page: Watched) -> list[str]:
+    """What there is to press below the bet, all read at one moment."""
+    words = page.page.locator(".ssl-card .ssl-buttons-row button").evaluate_all(
+        "all => all.filter(b => b.offsetParent).map(b => b.innerText)"
+    )
+    return [str(word) for word in words]
+
+
 def fits(page: Watched) -> None:
     """On a phone nothing is wider than the page."""
     page.page.set_viewport_size({"width": 380, "height": 800})
@@ -78,9 +86,9 @@ def test_four_forks_side_by_side(app: Server, open_page: Open) -> None:
     eventually(lambda: "The run is ready" in card(page), "the moment that all forks grow from", 120)
     bet(page, 3)
     before = curves(page, "Gain by direction")
-    other, copy = (page.page.get_by_role("button", name=f"Fork: {arm.words}", exact=True) for arm in ARMS[:2])
-    copy.click()
-    eventually(lambda: other.count() == 1 and copy.count() == 0, "one fork at its end", 120)
+    page.page.get_by_role("button", name="Fork: DirectCopy", exact=True).click()
+    left = [f"Fork: {arm.words}" for arm in ARMS if arm.words != "DirectCopy"]
+    eventually(lambda: offered(page) == [*left, "All, one after the other"], "one fork at its end", 120)
     assert page.page.locator(".ssl-knob-predictor .ssl-engine-value [data-value]").get_attribute("data-value") == (
         "directcopy"
     )
