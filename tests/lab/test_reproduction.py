@@ -117,7 +117,7 @@ def test_the_table_says_what_the_study_s_file_says(tmp_path: Path) -> None:
         "8.0", "2 of 32", "60",
     ]  # fmt: skip
     assert cells(read, set(), "byol-one-layer")[3] == "84.0"
-    assert cells(read, set(), "simsiam")[:3] == ["79.4 n = 1", "–", "–"]
+    assert cells(read, set(), "simsiam")[:3] == ["79.4 n = 1", "– none in print", "– not in this study"]
     assert cells(read, {"directpred"}, "directpred") == ["bet first"]
     # Nor does what it is called give it away.
     assert "SimSiam with a symmetric predictor: collapses" in table(read, set(), "A study")
