@@ -28,7 +28,8 @@ CSS = """
 .ssl-reproduction .ssl-choose .widget-label { width: auto; min-width: 46px; }
 .ssl-reproduction .ssl-key svg { vertical-align: middle; }
 .ssl-reproduction .ssl-key { font-weight: 400; margin-right: 14px; }
-.ssl-reproduction .ssl-table { position: relative; width: 100%; overflow-x: auto; overflow-y: hidden; margin-top: 8px; display: block; }
+.ssl-reproduction .ssl-table { position: relative; width: 100%; overflow-x: auto; overflow-y: hidden;
+  margin-top: 8px; display: block; }
 .ssl-reproduction .ssl-table .widget-html { width: max-content; min-width: 100%; }
 .ssl-reproduction .ssl-table table:focus-visible, .ssl-reproduction textarea:focus-visible {
   outline: 2px solid #2a8fd4; outline-offset: -2px; }
