@@ -13,10 +13,9 @@ from typing import Literal
 
 from ssl_lab.atomic import CANNOT_WRITE, cannot_write
 from ssl_lab.errors import SSLLabError
-from ssl_lab.reproduce.progress import LOCK, STOP
+from ssl_lab.reproduce.progress import STOP, worked_on
 from ssl_lab.reproduce.record import RECORD
 from ssl_lab.reproduce.rows import LESSON
-from ssl_lab.seat import taken
 
 ITEMS = ("table1", "figure1")
 LOG = "reproduce.log"
@@ -88,7 +87,7 @@ class Pipeline:
         starting = self._child is not None and self._child.poll() is None
         if self._child is not None and not starting:
             self._buried(self._child.wait())
-        if taken(self.folder / LOCK):
+        if worked_on(self.folder):
             self._seated = True
             return "stopping" if (self.folder / STOP).exists() else "working"
         if starting:
@@ -130,7 +129,7 @@ class Pipeline:
         Raises:
             SSLLabError: that could not be written.
         """
-        if not (taken(self.folder / LOCK) or self._child is not None):
+        if not (worked_on(self.folder) or self._child is not None):
             return
         try:
             (self.folder / STOP).touch()
@@ -143,7 +142,7 @@ class Pipeline:
         Raises:
             SSLLabError: somebody works on it.
         """
-        if taken(self.folder / LOCK):
+        if worked_on(self.folder):
             raise SSLLabError("Somebody works on the study right now: stop it first.")
         name = next(n for i in range(1, 10_000) if not (self.results / (n := f"{self.name}-{i}")).exists())
         try:

@@ -7,13 +7,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
 from ssl_lab.errors import SSLLabError, StoreError
-from ssl_lab.reproduce.progress import LOCK
+from ssl_lab.reproduce.progress import worked_on
 from ssl_lab.reproduce.record import RECORD, StudyRecord, read_record
-from ssl_lab.seat import taken
 
 SHIPPED = "cifar10-small"
 """Key of the study that comes with the lab."""
@@ -62,8 +61,6 @@ def _left(seconds: float | None) -> str:
 def shipped() -> Study:
     """The study that comes with the lab."""
     with contextlib.ExitStack() as stack:
-        from importlib.resources import as_file
-
         path = stack.enter_context(as_file(files("lab.reproduction") / f"{SHIPPED}.json"))
         record = read_record(path)
     return Study(SHIPPED, "CIFAR-10, small (comes with the lab)", record, live=False, folder=None)
@@ -137,4 +134,4 @@ class Studies:
         if beat != record.beat:
             since = now
         self._beats[name] = (record.beat, since)
-        return bool(taken(folder / LOCK)) or now - since < SILENT
+        return worked_on(folder) or now - since < SILENT

@@ -28,7 +28,8 @@ CSS = """
 .ssl-reproduction .ssl-choose .widget-label { width: auto; min-width: 46px; }
 .ssl-reproduction .ssl-key svg { vertical-align: middle; }
 .ssl-reproduction .ssl-key { font-weight: 400; margin-right: 14px; }
-.ssl-reproduction .ssl-table { width: 100%; overflow-x: auto; overflow-y: hidden; margin-top: 8px; display: block; }
+.ssl-reproduction .ssl-table { position: relative; width: 100%; overflow-x: auto; overflow-y: hidden;
+  margin-top: 8px; display: block; }
 .ssl-reproduction .ssl-table .widget-html { width: max-content; min-width: 100%; }
 .ssl-reproduction .ssl-table table:focus-visible, .ssl-reproduction textarea:focus-visible {
   outline: 2px solid #2a8fd4; outline-offset: -2px; }
@@ -41,9 +42,12 @@ CSS = """
 .ssl-reproduction thead th { vertical-align: bottom; white-space: normal; max-width: 6em; font-weight: 600; }
 .ssl-reproduction thead th[scope=colgroup] { text-align: center; max-width: none; }
 .ssl-reproduction th:is([scope=row], [scope=rowgroup]) { text-align: left; font-weight: 400; overflow-wrap: normal; }
-.ssl-reproduction :is(th[scope=row], thead td) { position: sticky; left: 0; z-index: 1; padding-right: 10px;
+.ssl-reproduction :is(th[scope=row], .ssl-corner) { position: sticky; left: 0; z-index: 1; padding-right: 10px;
   background: var(--jp-layout-color0, #fff); white-space: normal; }
 .ssl-reproduction th[scope=row] span { display: block; width: 210px; }
+.ssl-reproduction thead .ssl-corner { text-align: left; }
+.ssl-reproduction .ssl-unseen { position: absolute; width: 1px; height: 1px; margin: -1px; overflow: hidden;
+  clip-path: inset(50%); }
 .ssl-reproduction th[scope=rowgroup] { font-weight: 600; padding-top: 10px; }
 .ssl-reproduction th[scope=rowgroup] span { position: sticky; left: 8px; }
 .ssl-reproduction td small, .ssl-reproduction th small { color: var(--jp-ui-font-color2, #555); font-size: 11px; }

@@ -33,7 +33,7 @@ def table(record: StudyRecord, hidden: Set[str], title: str) -> str:
     printed = printed_data(record.data)
     compared = " and of the difference" if record.papers else ""
     head = (
-        "<tr><td rowspan='2'></td>"
+        "<tr><th scope='col' rowspan='2' class='ssl-corner'>row</th>"
         f"<th scope='colgroup' colspan='2'>In print, {printed}</th>"
         f"<th scope='colgroup' colspan='7'>{html.escape(title)}</th></tr>"
         "<tr><th scope='col'>S</th><th scope='col'>P</th><th scope='col'>runs</th>"
@@ -70,7 +70,7 @@ def _row(record: StudyRecord, row: str, hidden: Set[str]) -> str:
 
 def _printed(known: Published | None, ours: Sample | None, record: StudyRecord) -> str:
     if known is None:
-        return "<span aria-label='none in print'>–</span>"
+        return "–<span class='ssl-unseen'> none in print</span>"
     note = f" <small>{known.note}</small>" if known.note else ""
     runs = f" <small>n = {known.n}</small>" if known.n else ""
     difference = f" <small>({ours.mean - known.accuracy:+.1f} here)</small>" if record.papers and ours else ""
@@ -80,7 +80,7 @@ def _printed(known: Published | None, ours: Sample | None, record: StudyRecord) 
 def _state(ours: Line) -> str:
     count = len(ours.runs)
     if not count:
-        return "<span aria-label='not in this study'>–</span>"
+        return "–<span class='ssl-unseen'> not in this study</span>"
     if ours.done == count:
         return f"n = {count}"
     failed = [run for run in ours.runs if run.state == "failed"]

@@ -9,12 +9,12 @@ from lab.panels.base import NOW
 from lab.reproduction.bets import Bet, Finding
 from lab.reproduction.chart import AUTHORS, PRINT
 from lab.reproduction.numbers import chance
-from ssl_lab.reproduce.record import StudyRecord
+from ssl_lab.reproduce.record import RunRecord, StudyRecord
 
 
 def about(record: StudyRecord) -> str:
     """What a study is of, and whether its numbers may be compared with those in print."""
-    size = f"{record.encoder} network" if record.encoder != "resnet18" else "ResNet-18"
+    size = f"a {record.encoder} network" if record.encoder != "resnet18" else "ResNet-18"
     if record.encoder == "resnet18" and record.width and record.width < 64:
         size = f"a narrow ResNet-18 (width {record.width} for 64)"
     train = f"{record.train:,} training images" if record.train else "training images"
@@ -22,10 +22,10 @@ def about(record: StudyRecord) -> str:
     test = f", {record.test:,} test images" if record.test else ""
     seeds = f"{record.seeds} seed{'s' * (record.seeds != 1)}"
     runs = [run for run in record.runs if run.device]
-    devices = sorted({run.device for run in runs})
+    devices = sorted({_device(run) for run in runs})
     versions = sorted({run.torch for run in runs if run.torch})
     where = f" Computed on {', '.join(devices)}" if devices else ""
-    where += f" with torch {', '.join(versions)}." if devices and versions else "." if devices else ""
+    where += f", with torch {', '.join(versions)}." if devices and versions else "." if devices else ""
     guess = chance(record.data)
     lucky = f" A guess is right for {guess:g} %." if guess is not None else ""
     said = f"{record.data_note}: {size}, {train}{side}{test}, {record.epochs} epochs, {seeds}.{where}{lucky}"
@@ -39,6 +39,12 @@ def about(record: StudyRecord) -> str:
             "hardly tell the rows apart; effective rank and aligned directions can."
         )
     return f"<p>{text} {note}</p>"
+
+
+def _device(run: RunRecord) -> str:
+    if run.device != "cpu":
+        return run.device
+    return f"a CPU ({run.threads} thread{'s' * (run.threads != 1)} a run)" if run.threads else "a CPU"
 
 
 def legend() -> str:

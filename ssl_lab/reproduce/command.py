@@ -15,9 +15,9 @@ from ssl_lab.config import DATASETS, dataset_info
 from ssl_lab.cores import usable_cores
 from ssl_lab.errors import ConfigError, SSLLabError
 from ssl_lab.interrupt import Interruptible
-from ssl_lab.reproduce.progress import LOCK, look
+from ssl_lab.reproduce.progress import LOCK, look, worked_on
 from ssl_lab.reproduce.rows import SCALES, Item, Job, Scale, chosen, jobs
-from ssl_lab.seat import Seat, taken
+from ssl_lab.seat import Seat
 from ssl_lab.store import results_dir
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Reproduce:
             folder, items, needed, scale, dataset=recorder.data, data_note=recorder.data_note,
             references=references, failures=recorder.failures,
         )  # fmt: skip
-        if self.report_only and taken(folder / LOCK):
+        if self.report_only and worked_on(folder):
             # Whoever works on the study writes its record.
             return paths
         whole = all(look(job, folder).done for job in needed)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_lab.config import RunConfig
 from ssl_lab.errors import ConfigError
 from ssl_lab.reproduce.rows import ROWS, Job
+from ssl_lab.seat import taken
 from ssl_lab.store import FILE_NAME, RunStore, open_run
 
 COST = "study"
@@ -55,6 +57,15 @@ def look(job: Job, folder: Path) -> Progress:
     with open_run(job.name, folder, readonly=True) as store:
         check_same(job, store, folder)
         return Progress(job, store.last_step(), of, store.meta(PROBED) is not None)
+
+
+def worked_on(folder: Path) -> bool:
+    """Whether a process of this machine works on the study in a folder."""
+    if not taken(folder / LOCK):
+        return False
+    # Whoever looks holds the seat for a moment, and may be all that was seen.
+    time.sleep(0.005)
+    return bool(taken(folder / LOCK))
 
 
 def total_steps(config: RunConfig) -> int:

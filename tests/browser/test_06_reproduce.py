@@ -81,7 +81,7 @@ def test_a_picture_at_once_studies_and_bets(served: Server, open_page: Open) -> 
     eventually(lambda: "another" in seen(page, ".ssl-right p b"), "the other study")
     eventually(lambda: bars(page) != before, "other bars")
     assert "75.5 ± 0.71" in seen(page, ".ssl-table")
-    row = page.page.locator(".ssl-table tr", has_text="DirectPred: Wp set").first
+    row = page.page.locator(".ssl-table tr", has=page.page.get_by_text("directpred", exact=True))
     assert "bet first" in row.inner_text()
     screenshot(page, "reproduce-1400")
     # By keyboard alone: Tab to the first question, the arrow makes the bet.

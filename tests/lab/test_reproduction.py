@@ -117,7 +117,7 @@ def test_the_table_says_what_the_study_s_file_says(tmp_path: Path) -> None:
         "8.0", "2 of 32", "60",
     ]  # fmt: skip
     assert cells(read, set(), "byol-one-layer")[3] == "84.0"
-    assert cells(read, set(), "simsiam")[:3] == ["79.4 n = 1", "–", "–"]
+    assert cells(read, set(), "simsiam")[:3] == ["79.4 n = 1", "– none in print", "– not in this study"]
     assert cells(read, {"directpred"}, "directpred") == ["bet first"]
     # Nor does what it is called give it away.
     assert "SimSiam with a symmetric predictor: collapses" in table(read, set(), "A study")
@@ -403,6 +403,24 @@ def test_numbers_wait_for_their_bet(open_page: Open) -> None:
     page.reveal.click()
     wait_for(lambda: all(box.verdict.value for box in page.bets), 10)
     assert "bet first" not in page.table.value
+
+
+def test_a_page_sets_what_is_a_person_s_to_set(open_page: Open) -> None:
+    page = open_page()
+    come(page)
+    options, value = page.choose.options, page.table.value
+    tell(page.choose, _options_labels=["x"], index=99)
+    tell(page.table, value="<script>")
+    tell(page.begin, description="Press me", disabled=True)
+    tell(page.bets[0].choice, index=7)
+    tell(page.command.seeds, value=10**9)
+    tell(page.command.seeds, max=10**9)
+    time.sleep(0.3)
+    assert (page.choose.options, page.choose.value, page.table.value) == (options, SHIPPED, value)
+    assert page.begin.description == "Run the study here"
+    assert page.bets[0].chosen is None
+    assert page.command.seeds.value == 20
+    wait_for(lambda: "--seeds 20" in page.command.text.value, 10)
 
 
 def test_in_a_class_only_the_host_starts_and_stops(open_page: Open) -> None:
