@@ -25,7 +25,7 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
     "digits": ("benchmarks.digits", "steps a second of the embedded default: alone, recorded, live in Chromium"),
     "overhead": ("benchmarks.overhead", "DirectPred and DirectCopy over a linear predictor; the record over none"),
     "latency": ("benchmarks.latency", "from a knob turned in Chromium to its effect and to its picture"),
-    "page": ("benchmarks.page", "first picture, cold and preheated; memory of a visitor"),
+    "page": ("benchmarks.page", "first picture of each notebook, cold and with a kernel ready; memory of a visitor"),
     "peers": ("benchmarks.peers", "a BYOL step beside lightly's and plain PyTorch's"),
     "evaluation": ("benchmarks.evaluation", "linear probe and kNN"),
     "profile": ("benchmarks.kernels", "where the time of a step goes, by kind of kernel"),

@@ -49,6 +49,15 @@ class Served:
     pid: int
     preheated: bool
 
+    @property
+    def bench(self) -> str:
+        """Where the bench is with a new run."""
+        return self.page("01-bench.ipynb")
+
+    def page(self, notebook: str) -> str:
+        """Where a notebook is."""
+        return f"{self.url}voila/render/{notebook}"
+
     def settle(self, *, opened: bool = False, seconds: float = 60.0) -> None:
         """Waits until the app stands still: the engine has loaded torch, and the next kernel is there if one is due.
 
@@ -128,7 +137,7 @@ class Stage:
 # Looks at every change of the page from its first moment on, so that nobody has to ask from outside.
 _FIRST = """() => {
   const seen = new MutationObserver(() => {
-    if (!document.querySelector('.ssl-bench .bqplot')) return;
+    if (!document.querySelector('.bqplot svg')) return;
     seen.disconnect();
     requestAnimationFrame(() => requestAnimationFrame(() => { window.firstPicture = performance.now(); }));
   });
@@ -136,15 +145,26 @@ _FIRST = """() => {
 }"""
 
 
-def open_bench(browser: Browser, url: str, *, width: int = 1400) -> Page:
-    """A page of its own with the bench, once its run takes commands; ``window.firstPicture`` is when it first drew."""
+def open_page(browser: Browser, url: str, *, width: int = 1400) -> Page:
+    """A page of its own, once it has drawn; ``window.firstPicture`` is when it first did."""
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.set_default_timeout(90_000)
     page.add_init_script(f"({_FIRST})()")
     page.goto(url, wait_until="commit")
     page.wait_for_function("() => window.firstPicture !== undefined")
+    return page
+
+
+def open_bench(browser: Browser, url: str, *, width: int = 1400) -> Page:
+    """A page of its own with the bench, once its run takes commands."""
+    page = open_page(browser, url, width=width)
     page.wait_for_selector(".ssl-state:is(.ssl-paused, .ssl-running)")
     return page
+
+
+def kernel_of(page: Page) -> str:
+    """The kernel that a page speaks to."""
+    return str(page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId"))
 
 
 def first_picture(page: Page) -> float:
@@ -169,12 +189,26 @@ def kernels_of(run: Path) -> list[tuple[float, float]]:
         with contextlib.suppress(OSError):
             if b"ipykernel" not in _words(int(process.name)):
                 continue
-            if str(run.resolve()) not in {str(Path(handle).readlink()) for handle in (process / "fd").iterdir()}:
-                continue
-            lines = (process / "smaps_rollup").read_text().splitlines()
-            sizes = dict(line.split(":")[:2] for line in lines if line.count(":") == 1)
-            found.append((int(sizes["Pss"].split()[0]) * 1024 / 1e6, int(sizes["Rss"].split()[0]) * 1024 / 1e6))
+            if str(run.resolve()) in {str(Path(handle).readlink()) for handle in (process / "fd").iterdir()}:
+                found.append(_sizes(int(process.name)))
     return found
+
+
+def kernels_at(pid: int, page_kernel: str) -> list[tuple[float, float]]:
+    """(proportional, resident) megabytes of the kernel of that name among what a server has started."""
+    found = []
+    for member in _family(pid):
+        # A kernel's connection file is called by it.
+        if page_kernel.encode() in _words(member):
+            with contextlib.suppress(OSError):
+                found.append(_sizes(member))
+    return found
+
+
+def _sizes(pid: int) -> tuple[float, float]:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    sizes = dict(line.split(":")[:2] for line in lines if line.count(":") == 1)
+    return int(sizes["Pss"].split()[0]) * 1024 / 1e6, int(sizes["Rss"].split()[0]) * 1024 / 1e6
 
 
 def _words(pid: int) -> bytes:

@@ -64,7 +64,7 @@ class _Live:
 
     def rate(self) -> float:
         """Steps a second while a page draws every panel; the page is gone and the run stands when it returns."""
-        page = open_bench(self._browser, self._served.url + (f"?run={self._name}" if self._name else ""))
+        page = open_bench(self._browser, f"{self._served.url}?run={self._name}" if self._name else self._served.bench)
         self._name = run_name(page)
         self._served.settle(opened=True)
         press(page, "Run")

@@ -91,7 +91,7 @@ def measure(plan: Plan) -> Iterator[Entry]:
         return
     count = 8 if plan.quick else 60
     served, browser = plan.stage.up()
-    page = open_bench(browser, served.url)
+    page = open_bench(browser, served.bench)
     served.settle(opened=True)
     press(page, "Run")
     page.wait_for_selector(".ssl-state.ssl-running")

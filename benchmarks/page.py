@@ -1,4 +1,4 @@
-"""Section ``page``: how soon the bench draws its first picture, and how much memory a visitor takes."""
+"""Section ``page``: how soon each notebook draws its first picture, and how much memory a visitor takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.app import NO_BROWSER, Served, app, executable, first_picture, kernels_of, open_bench, press, run_name
+from benchmarks.app import (
+    NO_BROWSER,
+    Served,
+    app,
+    executable,
+    first_picture,
+    kernel_of,
+    kernels_at,
+    kernels_of,
+    open_bench,
+    open_page,
+    press,
+    run_name,
+)
 from benchmarks.plan import Plan
 from benchmarks.table import Entry, Missing, Row
 
@@ -16,34 +29,54 @@ if TYPE_CHECKING:
 
 
 def measure(plan: Plan) -> Iterator[Entry]:
-    """Rows of the first picture, cold and preheated, and of a visitor's memory."""
+    """Rows of each notebook's first picture, without and with a kernel ready, and of a visitor's memory."""
     if executable() is None:
         yield Missing("first picture and memory", NO_BROWSER)
         return
-    besides = ["from the address to the frame that shows the panels, the engine already there"]
-    seconds = []
+    notebooks = _notebooks()
+    besides = ["from the address to the frame that shows its first figure, the engine already there"]
     served, browser = plan.stage.up()
+    count = 1 if plan.quick else 8
+    memory: dict[str, list[float]] = {name: [] for name in notebooks}
     with tempfile.TemporaryDirectory() as name, app(Path(name), preheat=False) as cold:
-        for _ in range(1 if plan.quick else 8):
-            cold.settle()
-            page = open_bench(browser, cold.url)
+        for notebook in notebooks:
+            seconds = []
+            for _ in range(count):
+                cold.settle()
+                seconds.append(_first(browser, cold.page(notebook)))
+            yield Row(f"first picture of {notebook}, no kernel ready", "s", seconds, besides)
+    for notebook in notebooks:
+        seconds = []
+        for _ in range(count):
+            served.settle(opened=True)
+            page = open_page(browser, served.page(notebook))
             seconds.append(first_picture(page))
+            memory[notebook] += [pss for pss, _ in kernels_at(served.pid, page_kernel=kernel_of(page))]
             page.close()
-    yield Row("first picture, no kernel ready", "s", seconds, besides)
-    seconds = []
-    for _ in range(1 if plan.quick else 8):
-        served.settle(opened=bool(seconds))
-        page = open_bench(browser, served.url)
-        seconds.append(first_picture(page))
-        page.close()
-    yield Row("first picture, a kernel preheated", "s", seconds, besides)
+        yield Row(f"first picture of {notebook}, a kernel ready", "s", seconds, besides)
+    for notebook, sizes in memory.items():
+        if sizes:
+            yield Row(f"kernel of {notebook} at its first picture", "MB", sizes, ["proportional set size"])
     yield from _memory(served, browser, *((1, 3.0) if plan.quick else (5, 15.0)))
+
+
+def _notebooks() -> list[str]:
+    folder = Path(__file__).resolve().parents[1] / "notebooks"
+    return sorted(path.name for path in folder.glob("*.ipynb"))
+
+
+def _first(browser: Browser, url: str) -> float:
+    page = open_page(browser, url)
+    try:
+        return first_picture(page)
+    finally:
+        page.close()
 
 
 def _memory(served: Served, browser: Browser, visitors: int, seconds: float) -> Iterator[Entry]:
     """One visitor trains, and all look on for some seconds."""
     served.settle(opened=True)
-    pages = [open_bench(browser, served.url)]
+    pages = [open_bench(browser, served.bench)]
     run = run_name(pages[0])
     while len(pages) < visitors:
         served.settle(opened=True)

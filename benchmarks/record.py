@@ -100,7 +100,7 @@ def scrubbing(steps: int, opens: int, positions: int) -> str:
         with app(folder) as served:
             served.settle()
             with chromium() as browser:
-                shown = open_bench(browser, served.url)
+                shown = open_bench(browser, served.bench)
                 shown.evaluate(_DRAWN)
                 shown.wait_for_selector(".ssl-shelf >> text=long", timeout=20_000)
                 for run, last in (("long", steps), ("short", 1000)):

@@ -132,5 +132,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
             found = part.stat()
         except OSError:
             continue
+        # An empty journal is what a reader leaves.
+        if not found.st_size:
+            continue
         stamp += [found.st_mtime_ns, found.st_size]
     return tuple(stamp)

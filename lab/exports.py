@@ -51,9 +51,11 @@ class ExportBox:
         self._do, self._store, self._files, self._complain = do, store, files, complain
         self._panels = {panel.title: panel for panel in panels}
         wide = w.Layout(width="auto", min_width="0", flex="1 1 120px")
-        self.form = w.Dropdown(options=[(words, kind) for words, kind, _ in FORMS], value="script", layout=wide)
+        self.form = w.Dropdown(
+            options=[(words, kind) for words, kind, _ in FORMS], value="script", tooltip="The run as", layout=wide
+        )
         self.download = w.Button(description="Download", tooltip="Save this run as a file")
-        self.picture = w.Dropdown(options=list(self._panels), layout=wide)
+        self.picture = w.Dropdown(options=list(self._panels), tooltip="The picture", layout=wide)
         self.png = w.Button(description="PNG", tooltip="Save this picture as it is drawn now, as PNG")
         self.svg = w.Button(description="SVG", tooltip="Save this picture as it is drawn now, as SVG")
         self.download.on_click(lambda _: do(self._write))

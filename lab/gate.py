@@ -65,7 +65,9 @@ WRONG_TOKEN = Refusal(
     words="Each start of ssl-lab has a token of its own unless it is given one. The window in which it was started "
     "says the address: open that, or write its token here.",
 )  # fmt: skip
-NO_SUCH_PAGE = Refusal(status=404, title="There is no such page", words="The bench is at the address without a path.")
+NO_SUCH_PAGE = Refusal(
+    status=404, title="There is no such page", words="The front page is at the address without a path."
+)
 OTHER_SITE = Refusal(
     status=403, title="Another site asks for this",
     words="The bench answers its own pages only. To open it, write its address into the browser.",

@@ -8,6 +8,9 @@ from typing import Any
 from ssl_lab.config import DATASETS, RunConfig, parse_knobs, preset
 from ssl_lab.errors import ConfigError, shown
 
+WORDS = frozenset({"run", "step", "compare", "preset", "dataset", "knobs", "seed", "watch"})
+"""Parameters of an address that ask for the bench."""
+
 LONGEST = 2_000
 """Characters of the longest value that is followed; all knobs together have some 400."""
 

@@ -119,15 +119,18 @@ class Kernels(_Manager):  # type: ignore[misc]
         """Starts a kernel, or takes a ready one, for the place of this request if it has one."""
         place = _place.get()
         if place is None:
-            return str(await super().start_kernel(**arguments))
+            return await self._launch(**arguments)
         kernel = await self._take(**arguments)
         if kernel is None:
             # A kernel that waits for another kind of page makes room.
             await self._shrink()
-            kernel = str(await super().start_kernel(**arguments))
+            kernel = await self._launch(**arguments)
         self._resting = time.monotonic() + self.rest
         place.kernel = kernel
         return kernel
+
+    async def _launch(self, **arguments: Any) -> str:
+        return str(await super().start_kernel(**arguments))
 
     def get_pool_size(self, _notebook: str) -> int:
         """Voila asks how many pages are there already."""
@@ -189,11 +192,9 @@ class Kernels(_Manager):  # type: ignore[misc]
             ENV_VARIABLE.VOILA_APP_PORT: str(self.parent.port),
             ENV_VARIABLE.VOILA_PREHEAT: "True",
         }
-        started = asyncio.ensure_future(
-            super().start_kernel(kernel_name=self.default_kernel_name, path="", env=environment)
-        )
+        started = asyncio.ensure_future(self._launch(kernel_name=self.default_kernel_name, path="", env=environment))
         try:
-            kernel = str(await asyncio.shield(started))
+            kernel = await asyncio.shield(started)
             await self._tell(kernel, READY)
         except BaseException:
             # No process is left behind, also where it was not waited for.

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlencode
 
 import tornado.web
 from jupyter_client.jsonutil import json_default
@@ -27,8 +27,10 @@ from voila.static_file_handler import MultiStaticFileHandler, TemplateStaticFile
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 
+from lab.gallery import Gallery, address, names
 from lab.gate import NO_SUCH_PAGE, Refusal, refuse
 from lab.guard import MOST_REFUSED, MOST_SOCKETS, Guard
+from lab.links import WORDS as BENCH_WORDS
 from lab.messages import PROTOCOL
 from lab.pool import Kernels
 
@@ -52,7 +54,9 @@ _KERNEL = r"(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
 def doors(
     *,
     notebooks: Path,
+    gallery: Gallery,
     front: str | None,
+    bench: str,
     server_url: str,
     base_url: str,
     most: int | None,
@@ -66,7 +70,9 @@ def doors(
 
     Args:
         notebooks: the folder whose notebooks are pages.
-        front: the notebook behind the bare address; None for a list of all.
+        gallery: what the front page shows.
+        front: the notebook behind the bare address; None for the front page.
+        bench: the notebook that is the bench.
         server_url: where the server's addresses begin.
         base_url: where they begin for the browser.
         most: places in the house.
@@ -81,8 +87,8 @@ def doors(
     def at(path: str) -> str:
         return url_path_join(server_url, path)
 
-    first = (
-        (server_url, Contents, {"notebooks": notebooks, "base_url": base_url})
+    first: tuple[Any, ...] = (
+        (server_url, Front, {"gallery": gallery, "notebooks": notebooks, "bench": bench, "base_url": base_url})
         if front is None
         else (server_url, ToFront, {"to": url_path_join(base_url, "voila/render", quote(front))})
     )
@@ -113,7 +119,7 @@ class Guards:
 
 
 class ToFront(tornado.web.RequestHandler):
-    """The address without a path is the bench; a link's parameters go along."""
+    """One notebook is the front: the address without a path leads to it, with a link's parameters."""
 
     def initialize(self, to: str) -> None:
         self._to = to
@@ -123,21 +129,29 @@ class ToFront(tornado.web.RequestHandler):
         self.redirect(f"{self._to}?{query}" if query else self._to)
 
 
-class Contents(tornado.web.RequestHandler):
-    """The notebooks that there are."""
+class Front(tornado.web.RequestHandler):
+    """The front page; an address that asks for something of the bench leads there, with all that it asks for."""
 
-    def initialize(self, notebooks: Path, base_url: str) -> None:
-        self._notebooks, self._base_url = notebooks, base_url
+    def initialize(self, gallery: Gallery, notebooks: Path, bench: str, base_url: str) -> None:
+        self._gallery, self._notebooks, self._bench, self._base_url = gallery, notebooks, bench, base_url
 
-    def get(self) -> None:
-        template = self.settings["voila_jinja2_env"].get_template("tree.html")
-        words = {"names": names(self._notebooks), "query": self.request.query, "base_url": self._base_url}
-        self.finish(template.render(**words, **self.settings["assets"]))
-
-
-def names(notebooks: Path) -> list[str]:
-    """The notebooks of a folder that are its own, and no links to somewhere else."""
-    return sorted(path.name for path in notebooks.glob("*.ipynb") if path.is_file() and not path.is_symlink())
+    async def get(self) -> None:
+        query = self.request.query
+        asked = parse_qs(query, keep_blank_values=True)
+        render = url_path_join(self._base_url, "voila/render")
+        there = self._bench in names(self._notebooks)
+        if there and asked.keys() & BENCH_WORDS:
+            self.redirect(f"{url_path_join(render, quote(self._bench))}?{query}")
+            return
+        along = urlencode([(name, asked[name][-1]) for name in ("theme", "voila-theme") if name in asked])
+        page = await self._gallery.page()
+        template = self.settings["voila_jinja2_env"].get_template("gallery.html")
+        assets = self.settings["assets"]
+        self.finish(
+            template.render(
+                **page, **assets, base_url=self._base_url, render=render, along=along, bench=there, address=address
+            )
+        )
 
 
 class Page(TornadoVoilaHandler):  # type: ignore[misc]

@@ -26,15 +26,18 @@ from traitlets.config import Config
 from voila.app import Voila
 from voila.utils import create_include_assets_functions
 
+from lab.exporter import compile_templates_once
+from lab.gallery import Gallery, names
 from lab.gate import Gate, is_loopback
 from lab.house import House, digest
 from lab.messages import LARGEST
 from lab.pool import Kernels, affordable
 from lab.routes import NotFound, doors
 from ssl_lab.errors import SSLLabError
+from ssl_lab.store import results_dir
 
 BENCH = "01-bench.ipynb"
-"""The notebook that a bare ``ssl-lab`` opens."""
+"""The notebook that is the bench: links to runs lead to it."""
 
 FIRST_PORT = 8866
 PORTS_TRIED = 50
@@ -115,7 +118,7 @@ def serve(
     Args:
         results: folder of all runs; the kernels get it as ``SSL_LAB_RESULTS``.
         port: port to listen on; default the first free one from 8866.
-        open_browser: open the bench in the default browser, if there is one.
+        open_browser: open the front page in the default browser, if there is one.
         preheat: kernels that are kept ready, so that the next pages open in two seconds; default one at home, and in a
             class as many as there are places, within a quarter of the memory.
         ip: address to listen on.
@@ -126,7 +129,8 @@ def serve(
         max_bytes: how much disk a visitor's runs may take; default 500 MB in a class.
         dark: dark or light theme; default what the visitor's system prefers. ``?voila-theme=dark`` in the address
             outdoes it.
-        notebook: the notebook that the address without a path opens; default the bench.
+        notebook: the notebook that the address without a path opens; default a page that shows all of them, the runs
+            and the recordings. A folder of one notebook has that one.
         notebooks: folder to serve; default :func:`notebooks_dir`.
         query: what the address that is opened and printed asks for, such as ``{"run": "first", "step": "300"}``.
         file: a run's file that every page shows unless its address asks for a run; the kernels get it as
@@ -215,7 +219,7 @@ def _config() -> Config:
 
 
 class _Server(Voila):  # type: ignore[misc]
-    """Voila behind our gate and with our doors; opens the bench, and says where it is."""
+    """Voila behind our gate and with our doors; opens the front page, and says where it is."""
 
     front: str | None = None
     dark: bool | None = None
@@ -224,6 +228,7 @@ class _Server(Voila):  # type: ignore[misc]
     gate_token: str = ""
     host_key: str = ""
     preheat: int = 1
+    gallery: Gallery
 
     @property
     def theme(self) -> str:
@@ -253,9 +258,13 @@ class _Server(Voila):  # type: ignore[misc]
         }
 
     def init_handlers(self) -> list[Any]:
+        compile_templates_once()
+        self.gallery = Gallery(Path(self.root_dir), results_dir())
         return doors(
             notebooks=Path(self.root_dir),
+            gallery=self.gallery,
             front=self.front,
+            bench=BENCH,
             server_url=self.server_url,
             base_url=self.base_url,
             most=self.house.max_visitors,
@@ -305,12 +314,13 @@ class _Server(Voila):  # type: ignore[misc]
 
     def stop(self) -> None:
         print("  Ending the kernels…", flush=True)
+        self.gallery.close()
         super().stop()
 
 
 def _welcome(visitor: str, host: str) -> str:
     if not host:
-        return f"\n  The bench is open at  {visitor}\n  Ctrl-C ends it; runs are kept.\n"
+        return f"\n  The lab is open at  {visitor}\n  Ctrl-C ends it; runs are kept.\n"
     return (
         f"\n  For the class:  {visitor}\n  For the host:   {host}\n"
         "  A visitor steers the runs that they made; the host's address steers every run, so keep it.\n"
@@ -344,17 +354,15 @@ def _log_request(handler: tornado.web.RequestHandler) -> None:
 
 
 def _front(folder: Path, notebook: str | None) -> str | None:
-    """The notebook behind the bare address; None for a table of contents."""
-    names = sorted(path.name for path in folder.glob("*.ipynb"))
+    """The notebook behind the bare address; None for the front page."""
+    found = names(folder)
     if notebook is not None:
-        if notebook not in names:
+        if notebook not in found:
             raise SSLLabError(
-                f"There is no notebook {notebook!r} in {folder}; there are: {', '.join(names) or 'none'}."
+                f"There is no notebook {notebook!r} in {folder}; there are: {', '.join(found) or 'none'}."
             )
         return notebook
-    if BENCH in names:
-        return BENCH
-    return names[0] if len(names) == 1 else None
+    return found[0] if len(found) == 1 and folder != notebooks_dir().resolve() else None
 
 
 def _open(url: str) -> None:

@@ -17,7 +17,7 @@ _CSS = f"""{shared_css("ssl-shelf")}
   table-layout: auto; }}
 .ssl-shelf :is(tr, th, td) {{ background: none; border: 0; text-align: left; white-space: normal; max-width: none; }}
 .ssl-shelf th {{ position: sticky; top: 0; z-index: 1; padding: 4px 8px; font-size: 11px; font-weight: 600;
-  color: var(--jp-ui-font-color2, #616161); background: var(--jp-layout-color2, #eee); }}
+  color: var(--jp-ui-font-color1, #222); background: var(--jp-layout-color2, #eee); }}
 .ssl-shelf td {{ padding: 2px 8px; height: 32px; vertical-align: middle; font-variant-numeric: tabular-nums; }}
 .ssl-shelf tbody tr {{ border-top: 1px solid var(--jp-border-color3, #eee); }}
 .ssl-shelf tbody tr:hover {{ background: color-mix(in srgb, currentColor 6%, transparent); }}
@@ -46,6 +46,8 @@ _CSS = f"""{shared_css("ssl-shelf")}
 .ssl-shelf .ssl-delete.ssl-sure {{ border-color: light-dark(#b03c05, #ff9a62); color: light-dark(#b03c05, #ff9a62);
   font-weight: 600; }}
 .ssl-shelf .ssl-here {{ font-size: 12px; color: var(--jp-ui-font-color2, #616161); padding: 0 4px; }}
+.ssl-shelf tr[aria-current] :is(.ssl-faint, .ssl-here, .ssl-badge:not([data-state=running], [data-state=failed])) {{
+  color: var(--jp-ui-font-color1, #222); }}
 .ssl-shelf p {{ margin: 4px 0; color: var(--jp-ui-font-color2, #616161); font-size: 12px; }}
 .ssl-shelf :is(p:empty, .ssl-badge:empty, [hidden]) {{ display: none !important; }}
 @container (max-width: 700px) {{

@@ -8,6 +8,8 @@ CSS = """
 .ssl-bench .ssl-body { display: grid; grid-template-columns: minmax(300px, 360px) minmax(0, 1fr);
   grid-template-rows: auto 1fr; gap: 4px 20px; width: 100%; align-items: start; overflow: visible; }
 .ssl-bench .widget-html-content { line-height: 1.35; }
+.ssl-bench :is(button, input, select, textarea, .noUi-handle):focus-visible { outline: 2px solid #2a8fd4 !important;
+  outline-offset: 1px; }
 .ssl-bench h3 { font-size: 14px; font-weight: 600; margin: 6px 0 2px; }
 .ssl-bench p { margin: 2px 0; }
 .ssl-bench .ssl-left, .ssl-bench .ssl-right, .ssl-bench .ssl-knobs { width: 100%; min-width: 0; overflow: visible; }
@@ -22,7 +24,7 @@ CSS = """
 .ssl-bench .ssl-knob .ssl-help { grid-column: 1 / -1; }
 .ssl-bench .ssl-help .widget-html-content { font-size: 11px; color: var(--jp-ui-font-color2, #666); line-height: 1.25;
   white-space: normal; }
-.ssl-bench .ssl-idle { font-style: italic; opacity: .85; }
+.ssl-bench .ssl-idle { font-style: italic; }
 .ssl-bench .ssl-engine-value { text-align: right; }
 .ssl-bench .ssl-engine-value .widget-html-content { font-variant-numeric: tabular-nums; font-weight: 600; }
 .ssl-bench .ssl-engine-value small { display: none; }

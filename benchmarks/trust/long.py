@@ -199,7 +199,7 @@ def run(count: int, folder: Path) -> Verdict:
         return Verdict(notes=[NO_BROWSER])
     with app(folder) as served, chromium() as browser:
         served.settle()
-        with _watched(browser, served.url) as watched:
+        with _watched(browser, served.bench) as watched:
             return _watch(count, folder, served, watched)
 
 

@@ -130,6 +130,91 @@ function watchKernel(model, signal) {
   document.addEventListener("visibilitychange", look, { signal });
 }
 
+// ---------------------------------------------------------------- names for screen readers
+
+const NAMING = 400; // Milliseconds: what is made in a burst is named at once.
+const CONTROLS =
+  ".jupyter-widgets :is(select, input:not([type=checkbox], [type=radio]), textarea, .noUi-handle), " +
+  ".ssl-knob input[type=checkbox], .bqplot > svg";
+
+const words = (node) => (node?.textContent ?? "").replace(/\s+/g, " ").trim();
+
+// A control is called by the label that stands beside it: ipywidgets knows its own label only, and gives its sliders none.
+function nameOf(control) {
+  const widget = control.closest(".jupyter-widgets");
+  const knob = control.closest(".ssl-knob");
+  if (knob) return words(knob.firstElementChild);
+  const own = [...(widget?.querySelectorAll(":scope > .widget-label") ?? [])].find((l) => l.style.display !== "none");
+  if (words(own)) return words(own);
+  for (let before = widget?.previousElementSibling; before; before = before.previousElementSibling) {
+    if (before.matches(".widget-html, .widget-label, .widget-html-content") && words(before)) return words(before);
+    if (before.querySelector("input, select, button, [role=slider]")) break;
+  }
+  const explained = control.title || control.closest("[title]")?.title;
+  return explained ? explained.split(". ")[0] : "";
+}
+
+// A picture is called by its heading and the line under it.
+function nameOfPicture(figure) {
+  const panel = figure.closest(".ssl-panel") ?? figure.parentElement;
+  const heading = words(panel.querySelector("h2, h3, h4"));
+  const caption = words(panel.querySelector("p"));
+  return [heading, caption].filter(Boolean).join(". ") || "Picture";
+}
+
+// What a logarithmic slider is set to stands beside it; its own value is the exponent.
+function sayReadout(handle, signal) {
+  const readout = handle.closest(".jupyter-widgets")?.querySelector(".widget-readout");
+  if (!readout) return;
+  const say = () => {
+    const text = words(readout);
+    if (text && handle.getAttribute("aria-valuetext") !== text) handle.setAttribute("aria-valuetext", text);
+  };
+  const eyes = new MutationObserver(say);
+  eyes.observe(handle, { attributeFilter: ["aria-valuetext"] });
+  eyes.observe(readout, { childList: true, characterData: true, subtree: true });
+  signal.addEventListener("abort", () => eyes.disconnect());
+  say();
+}
+
+let described = 0;
+
+function giveNames(signal) {
+  const named = new WeakSet();
+  let timer = null;
+
+  const look = () => {
+    timer = null;
+    for (const control of document.querySelectorAll(CONTROLS)) {
+      if (named.has(control)) continue;
+      if (control.matches("svg")) {
+        control.setAttribute("role", "img");
+        control.setAttribute("aria-label", nameOfPicture(control));
+      } else {
+        const name = nameOf(control);
+        if (!name) continue;
+        control.setAttribute("aria-label", name);
+        const help = control.closest(".ssl-knob")?.querySelector(".ssl-help");
+        if (help) {
+          help.id ||= `ssl-help-${++described}`;
+          control.setAttribute("aria-describedby", help.id);
+        }
+        if (control.matches(".noUi-handle")) sayReadout(control, signal);
+      }
+      named.add(control);
+    }
+  };
+  // A picture that moves makes marks and ticks all the time: one look for many of them.
+  const soon = () => (timer ??= window.setTimeout(look, NAMING));
+  const eyes = new MutationObserver(soon);
+  eyes.observe(document.body, { childList: true, subtree: true });
+  signal.addEventListener("abort", () => {
+    eyes.disconnect();
+    window.clearTimeout(timer);
+  });
+  look();
+}
+
 export default () => {
   let views = 0;
   let stop = null;
@@ -239,6 +324,7 @@ export default () => {
     showRun();
     showTitle();
     if (here) watchKernel(model, signal);
+    giveNames(signal);
 
     return () => {
       ending.abort();

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tests.browser.conftest import Watched, eventually
 
+BENCH = "/voila/render/01-bench.ipynb"
+"""Where the bench is with a new run."""
+
 
 def ready(page: Watched) -> None:
     page.page.wait_for_selector(".ssl-bench .bqplot", timeout=60_000)

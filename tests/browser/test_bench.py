@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ssl_lab.desk import EngineDesk
 from ssl_lab.store import RunStore, open_run
-from tests.browser.bench_page import curves, engine_value, press, ready, state, step
+from tests.browser.bench_page import BENCH, curves, engine_value, press, ready, state, step
 from tests.browser.conftest import (
     Server,
     Watched,
@@ -87,7 +87,7 @@ def opened(page: Watched, results: Path) -> Watched:
 
 
 def test_voila(app: Server, open_page: Open) -> None:
-    page = opened(open_page(app.at("/"), width=1400), app.root)
+    page = opened(open_page(app.at(BENCH), width=1400), app.root)
     with use_the_bench(page) as store:
         status = store.status()
         assert (status.knobs.predictor, status.knobs.ema, status.knobs.symmetry) == ("linear", 0.9, "hard")
@@ -147,7 +147,7 @@ def test_what_goes_wrong_is_said_on_the_page(app: Server, open_page: Open) -> No
 
 
 def test_dark(app: Server, open_page: Open) -> None:
-    page = open_page(app.at("/"), dark=True)
+    page = open_page(app.at(BENCH), dark=True)
     ready(page)
     press(page, "10 steps")
     eventually(lambda: step(page) == 10, "ten steps")
@@ -167,7 +167,7 @@ SEEN = """(state) => {
 
 
 def test_a_hidden_tab_costs_nothing_and_catches_up_when_it_is_back(app: Server, open_page: Open) -> None:
-    page = open_page(app.at("/"))
+    page = open_page(app.at(BENCH))
     ready(page)
     press(page, "Run")
     eventually(lambda: step(page) > 30, "steps")
@@ -205,7 +205,7 @@ def lost(page: Watched) -> str:
 
 
 def test_a_kernel_that_is_killed_is_said_and_the_page_can_be_had_again(app: Server, open_page: Open) -> None:
-    page = open_page(app.at("/"))
+    page = open_page(app.at(BENCH))
     ready(page)
     press(page, "10 steps")
     eventually(lambda: step(page) == 10 and state(page) == "paused", "ten steps")
@@ -227,7 +227,7 @@ def test_a_kernel_that_is_killed_is_said_and_the_page_can_be_had_again(app: Serv
 
 
 def test_a_server_that_cannot_be_reached_is_said_until_it_can(app: Server, open_page: Open) -> None:
-    page = open_page(app.at("/"))
+    page = open_page(app.at(BENCH))
     ready(page)
     page.page.context.set_offline(True)
     eventually(lambda: "The server does not answer" in lost(page), "a word on the server", 60)

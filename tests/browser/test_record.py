@@ -16,7 +16,7 @@ import pytest
 
 from lab.catalogue import recordings
 from ssl_lab.store import open_run
-from tests.browser.bench_page import curves, engine_value, press, ready, state, step
+from tests.browser.bench_page import BENCH, curves, engine_value, press, ready, state, step
 from tests.browser.conftest import (
     Server,
     Watched,
@@ -86,7 +86,7 @@ def export(page: Watched, label: str) -> tuple[str, bytes]:
 
 
 def test_turn_scrub_fork_compare_and_do_it_again(app: Server, open_page: Open, tmp_path: Path) -> None:
-    page = open_page(app.at("/"))
+    page = open_page(app.at(BENCH))
     ready(page)
     parent = name(page)
     # Run, and turn two knobs.
@@ -169,7 +169,7 @@ def test_turn_scrub_fork_compare_and_do_it_again(app: Server, open_page: Open, t
 
 
 def test_the_record_as_files(app: Server, open_page: Open, tmp_path: Path) -> None:
-    page = open_page(app.at("/"))
+    page = open_page(app.at(BENCH))
     ready(page)
     press(page, "10 steps")
     eventually(lambda: step(page) == 10 and state(page) == "paused", "ten steps")
