@@ -303,7 +303,8 @@ def _separatrix(h: float, top: float) -> tuple[tuple[Array, Array], tuple[Array,
     x_minus = h / x_plus
 
     def slope(x: float, log_y: Array) -> Array:
-        y = np.exp(log_y)
+        # With little weight decay the curve is steep: a trial step may go far beyond the top.
+        y = np.exp(np.minimum(log_y, top + 10))
         return np.asarray(2 * (x * (1 - x) - h) / (y * (1 - x) - h * x))
 
     def over(_x: float, log_y: Array) -> float:
@@ -365,7 +366,8 @@ def phase_map(
 
     Each mode is followed with steps of its own (Dormand & Prince's pair of orders 5 and 4, to 1e-6) until its end is
     certain: p+ where p, sqrt(alpha_p s) and tau are all within ``near`` of theirs (a share of p+ less p-, of tau's of
-    1), collapse where they are all small enough that nothing leads back, and within ``near`` of tau / (1 + sigma2).
+    1), collapse where they are all small enough that nothing leads back, and within ``near`` of tau / (1 + sigma2), or
+    where s has fallen below 1e-300.
 
     Args:
         p, s, tau, sigma2, eta, alpha_p, beta: as in :func:`mode_flow`, anything that broadcasts.
@@ -407,6 +409,8 @@ _STAGES = (
 )
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-300
+_GONE = 1e-150
+"""A root of s below this is gone: double precision, let alone a network's, holds nothing that could come back."""
 
 
 class _Modes:
@@ -490,7 +494,8 @@ class _Modes:
             size = np.maximum(size, self.y[2])
         with np.errstate(divide="ignore", invalid="ignore"):
             to_plus = np.where(self.lost, np.inf, to_plus)
-            to_zero = np.where(self.lost, a * self.k / (self.near * self.tau), size / self.box)
+            small = np.minimum(size / self.box, a / _GONE)
+            to_zero = np.where(self.lost, a * self.k / (self.near * self.tau), small)
         return np.asarray(np.nan_to_num(np.stack([to_plus, to_zero]), nan=np.inf, posinf=np.inf))
 
     def _flow(self, y: Array) -> Array:
