@@ -69,8 +69,8 @@ QUESTIONS = (
         "In the linear model, without predictor and with the network as its own target,"
         "<span class='ssl-equation'>dW/dt = −W (X′ + η I)</span>"
         "where X′ is the variance that augmentation gives to views of one image. Nothing on the right pushes up: every "
-        "direction shrinks, soonest those that augmentation changes most. The cosine loss does not let the length "
-        "shrink to nothing, so here one direction is left.</p>",
+        "direction shrinks, soonest those that augmentation changes most. The cosine loss does not see the "
+        "length: here one direction is left.</p>",
         source=f"{P}, theorem 2, for W<sub>p</sub> = I.",
         recorded=Recorded(key="recording: collapse-and-return", before=300, after=600),
         panels=("f", "effective_rank"),
