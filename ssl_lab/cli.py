@@ -537,7 +537,7 @@ class Serving:
 
 @dataclass(frozen=True, kw_only=True)
 class App(Serving):
-    """Serve the notebooks as apps with Voila and open the bench in the browser."""
+    """Serve the notebooks as apps with Voila and open the front page in the browser."""
 
     results: str | None = None
     """Folder of all runs; default SSL_LAB_RESULTS or ./results."""
@@ -597,7 +597,7 @@ Subcommand = (
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``ssl-lab``; gives the exit status: 0, 2 for what was refused, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # A bare ``ssl-lab``, or one with the app's own flags, opens the bench.
+    # A bare ``ssl-lab``, or one with the app's own flags, opens the front page.
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words = ["app", *words]
     if words[0] == "--version":
