@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Callable
+from pathlib import Path
 
 from lab.catalogue import recordings
 from lab.lessons.direct import ARMS, winner
 from ssl_lab import RunStore
+from ssl_lab.desk import EngineDesk
 from ssl_lab.store import open_run
 from tests.browser.bench_page import curves
-from tests.browser.conftest import Server, Watched, axe, eventually, page_is_clean, screenshot, sideways
+from tests.browser.conftest import (
+    Server,
+    Watched,
+    axe,
+    eventually,
+    page_is_clean,
+    run_in_jupyterlab,
+    screenshot,
+    sideways,
+)
 
+ROOT = Path(__file__).resolve().parents[2]
 Open = Callable[..., Watched]
 
 
@@ -112,3 +126,35 @@ def test_four_forks_side_by_side(app: Server, open_page: Open) -> None:
     fits(page)
     screenshot(page, "predictor-380")
     page_is_clean(page)
+
+
+def test_the_notebooks_in_jupyterlab(jupyterlab_server: Server, open_page: Open) -> None:
+    """As lessons: 04 comes to a verdict with no engine at all, 05 to a fork."""
+    root = jupyterlab_server.root
+    for name in ("04-eigenspace", "05-set-the-predictor"):
+        (root / f"{name}.ipynb").write_bytes((ROOT / "notebooks" / f"{name}.ipynb").read_bytes())
+    page = run_in_jupyterlab(open_page, jupyterlab_server, "04-eigenspace.ipynb", height=1000)
+    page.page.wait_for_selector(".ssl-bench .bqplot path.line", timeout=60_000)
+    eventually(lambda: "A recording, at step 312" in card(page), "the recording", 60)
+    before = curves(page, "Alignment")
+    bet(page, 2)
+    page.page.get_by_role("button", name="Show what happened", exact=True).click()
+    eventually(lambda: "Measured in" in card(page), "a verdict", 60)
+    assert "aligned directions 2 → 12" in card(page)
+    assert curves(page, "Alignment") != before
+    desk = EngineDesk(root / "results")
+    try:
+        assert desk.status().pid is None
+        page_is_clean(page)
+        page.page.close()
+        page = run_in_jupyterlab(open_page, jupyterlab_server, "05-set-the-predictor.ipynb", height=1000)
+        eventually(lambda: "The run is ready" in card(page), "the moment that all forks grow from", 120)
+        bet(page, 0)
+        page.page.get_by_role("button", name="Fork: Least squares", exact=True).click()
+        eventually(lambda: "least-squares-1" in page.page.locator(".ssl-headline").inner_text(), "the fork", 60)
+        page_is_clean(page)
+    finally:
+        pid = desk.status().pid
+        desk.close()
+        if pid:
+            os.kill(pid, signal.SIGTERM)
