@@ -71,7 +71,7 @@ def _row(record: StudyRecord, row: str, hidden: Set[str]) -> str:
 def _printed(known: Published | None, ours: Sample | None, record: StudyRecord) -> str:
     if known is None:
         return "–<span class='ssl-unseen'> none in print</span>"
-    note = f" <small>{known.note}</small>" if known.note else ""
+    note = f" <br><small>{known.note}</small>" if known.note else ""
     runs = f" <small>n = {known.n}</small>" if known.n else ""
     difference = f" <small>({ours.mean - known.accuracy:+.1f} here)</small>" if record.papers and ours else ""
     return f"{Sample.printed(known)}{runs}{note}{difference}"
