@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MethodType
+from functools import partial
 from typing import Any, TypeGuard
 
 import ipywidgets as w
@@ -98,10 +98,11 @@ def doors(widget: w.Widget) -> Mapping[str, Check]:
 def close_doors(widgets: Iterable[w.Widget]) -> None:
     """From now on a page sets of these widgets what it may, and nothing else."""
     for widget in widgets:
-        widget.set_state = MethodType(_set_state, widget)
+        # What is there before may be more than the class's own, such as one that holds a control's lock meanwhile.
+        widget.set_state = partial(_set_state, widget, widget.set_state)
 
 
-def _set_state(widget: w.Widget, sent: Any) -> None:
+def _set_state(widget: w.Widget, take: Callable[[dict[str, Any]], None], sent: Any) -> None:
     if not isinstance(sent, dict):
         return
     allowed = doors(widget)
@@ -109,7 +110,7 @@ def _set_state(widget: w.Widget, sent: Any) -> None:
     if not state:
         return
     try:
-        type(widget).set_state(widget, state)
+        take(state)
     except (TraitError, ValueError, TypeError, ArithmeticError) as error:
         # Out of a list's range, say: the control stays as it is.
         log.debug("A page set %s of %s: %s", list(state), type(widget).__name__, error)

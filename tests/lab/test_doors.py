@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import ipywidgets as w
 import pytest
 
 from lab import Bench
+from lab.controls import guarded
 from lab.doors import close_doors, doors, parts
 from lab.files import MOST_IN, MOST_OFFERED, Files
 from lab.house import House
@@ -144,6 +146,24 @@ def test_a_control_that_stands_alone_keeps_its_value() -> None:
 
 
 # ---------------------------------------------------------------- files
+
+
+def test_behind_closed_doors_a_control_is_still_guarded() -> None:
+    slider = w.FloatSlider(value=0.2, max=1.0)
+    lock = guarded(slider)
+    close_doors([slider])
+    seen: list[tuple[float, bool]] = []
+
+    def free() -> bool:
+        """Whether another thread could write the control now."""
+        with ThreadPoolExecutor(1) as other:
+            return other.submit(lock.acquire, False).result()
+
+    slider.observe(lambda change: seen.append((change["new"], free())), names="value")
+    slider.set_state({"value": 0.5, "max": 9.0})
+    assert seen == [(0.5, False)]
+    assert slider.max == 1.0
+    assert free()
 
 
 def test_the_bound_on_a_file_is_python_s(monkeypatch: pytest.MonkeyPatch) -> None:
