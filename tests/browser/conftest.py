@@ -448,13 +448,13 @@ def run_in_jupyterlab(open_page: Callable[..., Watched], at: Server, notebook: s
     page.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
     # Nothing runs before the kernel is there: the status bar and the toolbar's dot say so at different times.
     page.page.wait_for_selector(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    # A notebook that is run before it has its kernel asks which one it shall be.
+    kernel = page.page.locator(".jp-NotebookPanel .jp-Toolbar-kernelName").first
+    eventually(lambda: "Python" in kernel.inner_text(), "the notebook's kernel", 60.0)
     prompt = page.page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt").first
 
     def started() -> bool:
-        # An order given while the session is still settling is dropped without a word, or a kernel is asked for.
-        asked = page.page.locator("dialog.jp-Dialog button.jp-mod-accept")
-        if asked.count():
-            asked.first.click()
+        # An order given while the session is still settling is dropped without a word.
         page.page.get_by_role("menuitem", name="Run", exact=True).click()
         page.page.locator(".lm-Menu").get_by_text("Run All Cells", exact=True).click()
         time.sleep(1.0)
