@@ -11,7 +11,7 @@ from pathlib import Path
 from ssl_lab.desk import EngineDesk
 from ssl_lab.store import open_run
 from tests.browser.bench_page import curves, engine_value, ready, state
-from tests.browser.conftest import Server, Watched, eventually, page_is_clean, run_in_jupyterlab, screenshot
+from tests.browser.conftest import Server, Watched, axe, eventually, page_is_clean, run_in_jupyterlab, screenshot
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "/voila/render/03-collapse.ipynb"
@@ -73,6 +73,7 @@ def test_a_question_by_keyboard_alone(app: Server, open_page: Open) -> None:
     # On a phone it is one column, and nothing is wider.
     page.page.set_viewport_size({"width": 380, "height": 800})
     eventually(lambda: page.page.evaluate("document.documentElement.scrollWidth") <= 380, "a page as wide as the phone")
+    axe(page)
     screenshot(page, "collapse-380")
 
     # The next question goes on with this run.

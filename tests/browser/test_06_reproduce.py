@@ -20,6 +20,7 @@ from tests.browser.conftest import (
     axe,
     eventually,
     page_is_clean,
+    run_in_jupyterlab,
     screenshot,
     sideways,
     write_notebook,
@@ -146,4 +147,22 @@ def test_a_study_runs_here_and_outlives_the_page(served: Server, open_page: Open
         page.page.get_by_role("link", name="Save it").click()
     assert Path(saving.value.path()).read_bytes() == (folder / "report.html").read_bytes()
     screenshot(page, "reproduce-here")
+    page_is_clean(page)
+
+
+def test_the_notebook_in_jupyterlab(jupyterlab_server: Server, open_page: Open) -> None:
+    root = jupyterlab_server.root
+    (root / "06-reproduce.ipynb").write_bytes((ROOT / "notebooks" / "06-reproduce.ipynb").read_bytes())
+    folder = root / "results" / "another"
+    folder.mkdir(parents=True)
+    record = shipped().record
+    runs = tuple(run.model_copy(update={"probe": 75.0 + run.seed}) for run in record.runs)
+    write_record(folder, record.model_copy(update={"runs": runs}))
+    page = run_in_jupyterlab(open_page, jupyterlab_server, "06-reproduce.ipynb", height=1000)
+    page.page.wait_for_selector(".ssl-reproduction .bqplot rect.bar", timeout=60_000, state="attached")
+    before = eventually(lambda: bars(page), "bars")
+    eventually(lambda: page.page.get_by_role("combobox", name="Study").locator("option").count() == 2, "the studies")
+    choose(page, "another")
+    eventually(lambda: bars(page) != before, "other bars")
+    axe(page, within=".ssl-reproduction")
     page_is_clean(page)
