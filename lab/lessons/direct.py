@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lab.lesson import Lesson, Moment, Verdict, _key
-from lab.questions import EFFECTIVE_RANK, KNN, Leg, Place, Question, Start, effective_rank, knn
+from lab.questions import EFFECTIVE_RANK, KNN, Leg, Place, Question, Start, effective_rank
 from lab.show import compact
 from lab.view import RunView, ViewReader
 from ssl_lab.store import open_run
@@ -110,6 +110,14 @@ QUESTIONS = (
         panels=("effective_rank", "plane"),
     ),
 )  # fmt: skip
+
+
+def _accuracy(view: RunView, goal: int) -> str:
+    """The last kNN accuracy in words, with its step where that is not the goal: it is measured now and then."""
+    if view.knn is None:
+        return ""
+    step, share = view.knn
+    return f" (kNN {100 * share:.1f} %{'' if step == goal else f' at step {step:,}'})"
 
 
 class Direct(Lesson):
@@ -258,9 +266,8 @@ class Direct(Lesson):
         for number, arm in enumerate(ARMS):
             with open_run(self.forks[number], folder, readonly=True) as store:
                 view = ViewReader(store).read(goal)
-            rank, share = effective_rank(view), knn(view)
-            ranks.append(rank or 0.0)
-            said.append(f"{arm.words} {ranks[-1]:.2f}" + (f" (kNN {share:.1f} %)" if share is not None else ""))
+            ranks.append(effective_rank(view) or 0.0)
+            said.append(f"{arm.words} {ranks[-1]:.2f}{_accuracy(view, goal)}")
         outcome = winner(ranks, self.bets.get(self.at))
         near = [arm.words for arm, rank in zip(ARMS, ranks, strict=True) if rank >= ALIKE * max(ranks)]
         alike = f"; {' and '.join(near)} count as alike" if len(near) > 1 else ""
