@@ -98,6 +98,12 @@ HOW: dict[str, Run | Serve | Elsewhere] = {
     "uv run ssl-lab reproduce all --scale small": Run(
         instead=((" --scale small", ""), (" all", " figure2")), more=SMALL_STUDY
     ),
+    "uv run ssl-lab reproduce table1 figure1 --dataset digits --scale lesson": Run(
+        instead=(("table1 figure1", "figure3"),), more="--seeds 1 --epochs 1 --minutes 2"
+    ),
+    "uv run ssl-lab train --preset linear --dataset gaussian --name modes --steps 3000": Run(
+        says="3000 steps done", leaves="results/modes/run.sqlite"
+    ),
     "uv run ssl-lab reproduce figure2 --reference FILE.npz": Run(
         instead=(("FILE.npz", "byol.npz"),), more=SMALL_STUDY, says="byol-seed0 beside its reference"
     ),
