@@ -2,6 +2,7 @@
 
 const BEAT_VISIBLE = 2_000;
 const BEAT_HIDDEN = 10_000;
+const LEAVING = 5_000;
 const KERNEL_CHECK = 8_000;
 const MISSES = 2; // One may be a laptop that just woke up.
 const KEY = "ssl-lab-visitor";
@@ -260,6 +261,13 @@ export default () => {
         model.save_changes();
       }, 200);
     };
+    // A page that is being left has no way to its kernel any more; one that stays after all goes on.
+    const leave = () => {
+      window.clearTimeout(settling);
+      window.clearTimeout(timer);
+      timer = window.setTimeout(now, LEAVING);
+    };
+    for (const name of ["beforeunload", "pagehide"]) window.addEventListener(name, leave, { signal });
     window.addEventListener("resize", settle, { signal });
     document.addEventListener("visibilitychange", now, { signal });
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", settle, { signal });
