@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
@@ -94,15 +94,15 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, app(Path(folder)) as served, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        size = {"width": WIDTH, "height": HEIGHT}
-        page = browser.new_page(viewport=size, color_scheme="light")
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         page.goto(served.url + BENCH)
         page.wait_for_selector(".ssl-state.ssl-paused", timeout=90_000)
         page.wait_for_selector(".ssl-bench .bqplot", timeout=60_000)
         write_animation(turned(page), out / "knob.webp")
         # A window, not the whole page: the bar of the timeline stays at the window's foot.
         page.set_viewport_size({"width": WIDTH, "height": TALL})
-        for scheme, name in (("light", "bench.png"), ("dark", "bench-dark.png")):
+        looks: tuple[tuple[Literal["light", "dark"], str], ...] = (("light", "bench.png"), ("dark", "bench-dark.png"))
+        for scheme, name in looks:
             page.emulate_media(color_scheme=scheme)
             page.wait_for_timeout(2000)
             write_picture(frame(page), out / name)

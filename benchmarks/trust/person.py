@@ -174,6 +174,7 @@ class Person:
 
     def _sit_down(self) -> None:
         bench = self.bench
+        assert bench.files is not None
         self._downloads.listen(bench.files)
         bench.files.rate = 8_000_000
         self._heard: list[Any] = []
@@ -453,6 +454,7 @@ class Person:
 
     def tick(self, place: int) -> None:
         """Ticks a run, or takes the tick away."""
+        assert self.bench.shelf is not None
         runs, ticked = self.runs(), list(self.bench.shelf.ticked)
         name = runs[place % len(runs)]
         self._use("shelf tick", name)
@@ -509,6 +511,7 @@ class Person:
     def export(self, place: int) -> None:
         """Downloads the run in one of the forms."""
         self.settle()
+        assert self.bench.export is not None
         form, download = self.bench.export.form, self.bench.export.download
         kind = FORMS[place % len(FORMS)][1]
         self._use(f"export {kind}")
@@ -539,6 +542,7 @@ class Person:
         """Saves a picture as ``png`` or ``svg``."""
         self._use(f"export {kind}")
         export = self.bench.export
+        assert export is not None
         update(export.picture, index=place % len(export.picture.options))
         click(export.png if kind == "png" else export.svg)
 

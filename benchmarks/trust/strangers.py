@@ -238,6 +238,7 @@ def _attack(verdict: Verdict, count: int, folder: Path, theirs: RunStore, own: R
         _tell(bench.browser, key="ann", query={"run": OWN}, visible=True, alive=1)
         _wait(lambda: bench._key == OWN, "the bench")
         everything = list(parts(bench.widget))
+        assert bench.export is not None
         hands = [control.control for control in bench.knobs.controls.values()]
         hands += [bench.preset, bench.dataset, bench.transport.speed, bench.export.form, bench.export.picture]
         buttons = [bench.new, bench.reset, *bench.transport.buttons.children, bench.export.download]

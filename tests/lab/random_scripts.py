@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ def _state(bench: Bench) -> Any:
     return status
 
 
+def _stands_at(bench: Bench, step: int) -> bool:
+    status = _state(bench)
+    return bool(status.step == step and status.state == "paused")
+
+
 def _advance(bench: Bench, chance: random.Random, goal: int) -> None:
     """To a step, by the buttons; sometimes on the run, so that the next knob is turned at any moment."""
     if goal < STEPS and chance.random() < 0.4:
@@ -103,9 +109,7 @@ def _advance(bench: Bench, chance: random.Random, goal: int) -> None:
         before = _state(bench).step
         count = 10 if left >= 10 else 1
         (bench.transport.step10 if count == 10 else bench.transport.step).click()
-        wait_for(
-            lambda before=before, count=count: _state(bench).step == before + count and _state(bench).state == "paused"
-        )
+        wait_for(partial(_stands_at, bench, before + count))
 
 
 def _turn(bench: Bench, chance: random.Random) -> None:
