@@ -106,6 +106,11 @@ class Publisher:
         patience = SILENT if self._served and self._browser.visible else GONE
         return not self._ever or self._clock() - self._heard < patience
 
+    @property
+    def looking(self) -> bool:
+        """Whether somebody looks at the page: it is there, and in front."""
+        return self._looking
+
     def round(self) -> float:
         """Ticks, with a picture if one is due; gives the seconds until the next round."""
         begun = self._clock()

@@ -253,6 +253,10 @@ class Theory:
             # A kernel that is kept ready waits for its page with the flow at its start.
             self._moved = now
             return False
+        if not draw and not self.publisher.looking:
+            # Nobody looks: time stands still, and this kernel is at rest, so that it is culled once its page is gone.
+            self._moved, self.publisher.soon = now, None
+            return False
         if not draw:
             # A flow that moves is worth a picture as much as a turn: the browser's answers alone bound it.
             due = self._drawn_at + self._pause() - now

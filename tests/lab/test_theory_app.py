@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lab import Theory
+from lab.publisher import UNSEEN
 from lab.theory import flow as flow_module
 from lab.theory.board import SPEEDS
 from lab.theory.flow import (
@@ -541,3 +542,16 @@ def test_a_line_with_gaps_ends_in_a_place() -> None:
     assert np.isfinite(line[-1])
     assert np.isnan(line[5:10]).all()
     assert np.isnan(line[4])
+
+
+def test_nobody_looks_and_the_kernel_rests(page: Theory) -> None:
+    assert page.moving
+    page.browser.visible = True
+    page.publisher.round()
+    assert page.publisher.round() < 0.5
+    page.browser.visible = False
+    page.publisher.round()
+    time, drawn = page.flow.time, page.plane.widget
+    # A tab that is hidden, or gone: else its kernel would never be idle, and never be culled.
+    assert page.publisher.round() == UNSEEN
+    assert (page.flow.time, page.plane.widget) == (time, drawn)
