@@ -18,7 +18,7 @@ from lab.gallery import names
 from lab.gate import HEADERS, is_loopback, is_plain
 from lab.house import House
 from lab.pool import Place
-from lab.serve import CULL_AFTER, LABEXTENSIONS, TEMPLATES, _config, _house, _Server, _token
+from lab.serve import CULL_AFTER, LABEXTENSIONS, TEMPLATES, _house, _Server, _token, jupyter_config
 from ssl_lab.errors import SSLLabError
 
 TOKEN = "a-word-for-tests"
@@ -72,7 +72,7 @@ def behind_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         use: Use, *, token: str = "", ip: str = "127.0.0.1", most: int | None = 3, front: str | None = "01-bench.ipynb"
     ) -> None:
         async def go() -> None:
-            app = _Built(config=_config())
+            app = _Built(config=jupyter_config())
             app.root_dir, app.ip, app.front = str(folder), "127.0.0.1", front
             app.house, app.gate_token, app.preheat = House(served=True, max_visitors=most), token, 0
             app.config_file_paths = []
@@ -321,7 +321,7 @@ def test_a_path_that_is_not(path: str) -> None:
 
 def test_two_addresses_for_a_class_and_one_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "lab-3")
-    app = _Server(config=_config())
+    app = _Server(config=jupyter_config())
     app.ip, app.port, app.query = "0.0.0.0", 8866, {"run": "first run"}
     app.gate_token, app.host_key = "T+T", "K"
     assert app.addresses() == (
