@@ -437,13 +437,16 @@ def dataset_info(dataset: str) -> DatasetInfo:
 def portable_dataset(dataset: str) -> str:
     """A data set as a file that leaves this machine names it: of a folder its last name, never where it lies.
 
-    >>> portable_dataset("digits"), portable_dataset("/home/ada/images/cats/")
-    ('digits', 'cats')
+    A folder that is called as a data set of this project does not become that one.
+
+    >>> portable_dataset("digits"), portable_dataset("/home/ada/images/cats/"), portable_dataset("/home/ada/cifar10")
+    ('digits', 'cats', 'cifar10-images')
     """
     if dataset in DATASETS:
         return dataset
     parts = [part for part in re.split(r"[/\\]", dataset) if part not in ("", ".", "..")]
-    return parts[-1] if parts else FOLDER.name
+    name = parts[-1] if parts else FOLDER.name
+    return f"{name}-images" if name in DATASETS else name
 
 
 class RunConfig(BaseModel):
@@ -556,6 +559,11 @@ def check_together(config: RunConfig) -> RunConfig:
         raise ConfigError(
             f"The setting 'probe_layers' cannot be {config.probe_layers}: the projector has "
             f"{config.projector_layers} layers, and the probe keeps fewer than that."
+        )
+    if config.start == "aligned" and config.knobs.predictor == "mlp":
+        raise ConfigError(
+            "The setting 'start' cannot be 'aligned' with a predictor of two layers, which has no one matrix to align: "
+            "take predictor=linear."
         )
     if config.projector_dim > config.predictor_hidden:
         raise ConfigError(

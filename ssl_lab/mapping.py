@@ -26,6 +26,9 @@ from ssl_lab.config import SET_MODES, Knobs, RunConfig
 USUAL_SIGMA2 = 0.3
 """sigma^2 that stands for the augmentation at strength 1: of the Gaussian data really, of images by convention."""
 
+MANY = 1_000
+"""Samples from which on their own covariance is as good as white."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TheoryKnobs:
@@ -52,6 +55,8 @@ class TheoryKnobs:
     curves: bool
     """Whether parabola, fixed points and basin are those of this run's rules: Wp trained by SGD, stop-gradient on, and
     both rates above 0."""
+    linear: bool
+    """Whether it is the theory's model on the theory's data; else the theory is of another network."""
     exact: bool
     """Whether the run's mean step follows the theory's flow, up to the length of its steps; else only tendencies carry
     over."""
@@ -79,6 +84,7 @@ def theory_of(config: RunConfig, knobs: Knobs) -> TheoryKnobs:
         time_per_step=time,
         f_over_s=1 + sigma2 if linear else 1.0,
         curves=trained and knobs.stop_gradient and knobs.lr > 0 and knobs.lr_predictor > 0,
+        linear=linear,
         exact=not why,
         words=_words(config, knobs, sigma2, alpha_p, beta, time, why),
     )
@@ -99,6 +105,8 @@ def _differences(config: RunConfig, knobs: Knobs, alpha_p: float) -> list[str]:
         found.append("the loss is a cosine, which forgets lengths")
     if config.dataset != "gaussian" or config.image_size is not None:
         found.append("the data are not white and the views' changes are no noise")
+    if _is_linear(config) and config.train_limit is not None and config.train_limit < MANY:
+        found.append(f"{config.train_limit} samples are no white data")
     if config.momentum > 0:
         found.append(f"momentum {config.momentum:g} makes about {1 / (1 - config.momentum):.3g} steps of one")
     if knobs.predictor == "mlp":
@@ -135,5 +143,5 @@ def _words(
     parts.append(f"a step lasts {time:.3g}")
     mapping = "; ".join(parts) + "."
     if not why:
-        return f"Exact but for the length of the steps: {mapping}"
+        return f"Exact but for the length of the steps and the chance of the batches: {mapping}"
     return f"A tendency, not a prediction ({'; '.join(why)}): {mapping}"

@@ -61,13 +61,24 @@ def rule_of(theory: TheoryKnobs, knobs: Knobs, f: Array, *, absolute: bool) -> R
     if knobs.predictor in SET_MODES:
         return _set_rule(theory, knobs, f, absolute=absolute)
     collapse = ((0.0, 0.0),) if theory.eta > 0 else ()
+    # Theorem 2 needs something that pulls, and a network that learns.
+    moves = theory.time_per_step > 0 and theory.eta + theory.sigma2 > 0
     if knobs.predictor == "none":
         s = np.linspace(0, _top(theory, f) if absolute else 1.0, GRID)
-        words = "Line: without a predictor p = 1 for all, and by theorem 2 every s falls to 0 (filled)."
-        return Rule((s, np.ones(GRID)), None, ((0.0, 1.0),), (), words, mapped=False)
+        if not moves:
+            words = "Line: without a predictor p = 1 for all. Nothing moves s: rate, or σ² and η, are 0."
+            return Rule((s, np.ones(GRID)), None, (), (), words, mapped=False)
+        words = "Line: without a predictor p = 1 for all, and by theorem 2 every s falls to 0"
+        # In units of the largest, the largest is at 1 however small it becomes.
+        rest = ((0.0, 1.0),) if absolute else ()
+        words += " (filled)." if absolute else "; a cosine shows it by the others falling behind the largest."
+        return Rule((s, np.ones(GRID)), None, rest, (), words, mapped=False)
     if not theory.stop_gradient:
-        words = "Filled: without stop-gradient every mode goes to 0, by theorem 2."
-        return Rule(None, None, ((0.0, 0.0),), (), words, mapped=False)
+        if not moves:
+            return Rule(None, None, (), (), "No curve: rate, or σ² and η, are 0.", mapped=False)
+        words = "Without stop-gradient every mode goes to 0, by theorem 2"
+        rest = ((0.0, 0.0),) if absolute else ()
+        return Rule(None, None, rest, (), f"{words} (filled)." if absolute else f"{words}.", mapped=False)
     if not theory.curves:
         return Rule(None, None, (), (), "No curve: one of the two learning rates is 0.", mapped=False)
     return _trained_rule(theory, f, collapse, absolute=absolute)
@@ -77,11 +88,11 @@ def _trained_rule(theory: TheoryKnobs, f: Array, collapse: Sequence[tuple[float,
     """The parabola of weight decay, with its fixed points and the edge of the basin of collapse."""
     points = fixed_points(eta=theory.eta, sigma2=theory.sigma2, tau=theory.tau)
     line = "Line: the theory's parabola s = p² / αp"
-    if points.p_plus is None or points.p_minus is None:
+    if points.p_plus is None or points.p_minus is None or not (points.plus and points.plus.stable):
         # Nothing but 0 is left; a parabola has the same shape in whatever units.
         top = np.sqrt(theory.alpha_p * _top(theory, f)) if absolute else 1.0
         p = np.linspace(0, top, GRID)
-        words = f"{line}. η is beyond its critical value: every mode collapses to 0 (filled)."
+        words = f"{line}. η is at or beyond its critical value: every mode collapses to 0 (filled)."
         return Rule((parabola(p, theory.alpha_p if absolute else 1.0), p), None, collapse, (), words, mapped=True)
     s_plus = float(parabola(points.p_plus, theory.alpha_p))
     # In normalised units p+ and s+ are 1, which is where the largest direction is drawn.
@@ -178,7 +189,7 @@ class PlanePanel(Panel):
             for shown in views
             if shown.newest is not None
         ]
-        self._fit(rule, clouds, absolute=absolute)
+        self._fit(rule, clouds, theory, absolute=absolute)
         _draw(self.rule, rule.curve)
         _draw(self.edge, rule.edge)
         _draw(self.stable, _arrays(rule.stable))
@@ -190,11 +201,12 @@ class PlanePanel(Panel):
         _draw(self.points, clouds[0])
         self.draw_others(self.others, clouds[1:], self._other)
 
-    def _fit(self, rule: Rule, clouds: list[Curve], *, absolute: bool) -> None:
+    def _fit(self, rule: Rule, clouds: list[Curve], theory: TheoryKnobs, *, absolute: bool) -> None:
         """The axes' ends and names."""
         names = (self.x_label, self.y_label)
         if absolute:
-            names = ("s, eigenvalue of F over 1 + σ²", "p, gain of Wp")
+            over = "s, eigenvalue of F over 1 + σ²" if theory.linear else "s, eigenvalue of F"
+            names = (over, "p, gain of Wp")
         for axis, name in zip((self.axis_x, self.axis_y), names, strict=True):
             if axis.label != name:
                 axis.label = name
@@ -220,11 +232,9 @@ class PlanePanel(Panel):
         if rule.mapped:
             decay = f"η = weight decay {theory.eta:g}"
             parts = [decay, f"αp = {theory.alpha_p:.3g}", f"σ² = {theory.sigma2:.2g}", f"τ = {theory.tau:g}"]
-            kind = (
-                "exact but for the length of a step"
-                if theory.exact
-                else "the theory is linear, this run is not: read it as a tendency"
-            )
+            kind = "the theory is linear, this run is not: read it as a tendency"
+            if theory.linear:
+                kind = "exact but for the length of a step" if theory.exact else "not quite the theory's rules"
             mapping = f" <details><summary>{', '.join(parts)}: {kind}.</summary>{html.escape(theory.words)}</details>"
         said = f"<p>A point for each eigenvector of F. {html.escape(rule.words)}{units}</p>{mapping}"
         if said != self._said:

@@ -287,8 +287,9 @@ def learned(y: Array, at: Settings) -> NDArray[np.bool_]:
         return np.asarray((w > 1e-3) & (np.abs(rates(y, at)[1]) <= 1e-7 * w))
     low, high = rest
     if low == 0:
-        # Without weight decay only a mode with next to no s shrinks, as long as its gain stands above p+.
-        return np.asarray(y[1] > 1e-6)
+        # Without weight decay p^2 - alpha_p s is kept: a mode whose gain is so far above p+ that it cannot come down to
+        # it before s is gone dies, if slowly; of the others only one with next to no s.
+        return np.asarray((y[1] > 1e-6) & (y[0] ** 2 - at.alpha_p * y[1] ** 2 < high**2))
     middle = math.sqrt(low * high)
     for _ in range(LOOKS):
         p, q = y[0], math.sqrt(at.alpha_p) * y[1]

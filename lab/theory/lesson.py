@@ -95,11 +95,15 @@ def _no_decay_ready(flow: Flow) -> str:
 
 
 def _no_decay_look(flow: Flow, mark: Mark) -> Seen:
-    died = int(_dying(flow, mark).sum())
-    if died < len(flow.s) and not _over(flow, mark):
+    # A gain far above p+ kills slowly, but as surely.
+    died = int((~flow.learns).sum())
+    if not _over(flow, mark):
         return Seen(words=f"Watching: {count(died, len(flow.s))} dying so far.")
     least = float((flow.s / mark.s).min())
-    words = f"Since η = 0, {count(died, len(flow.s))} died; the one that did worst has {least:.3g} times the s it had."
+    fate = "died" if died == 0 else "died or will: their gain stands so far above p₊ that s is gone before it is down"
+    words = (
+        f"Since η = 0, {count(died, len(flow.s))} {fate}; the one that did worst has {least:.3g} times the s it had."
+    )
     return Seen(0 if died == 0 else 2 if died == len(flow.s) else 1, words)
 
 
@@ -247,7 +251,7 @@ QUESTIONS: tuple[Question, ...] = (
         text="Weight decay is set to 0. Which modes collapse?",
         choices=("None of them", "The small ones", "All of them"),
         task="Set the weight decay η to 0 and press Restart.",
-        why="What pulls a mode to zero is weight decay: without it p₋ is 0, and with it the basin of collapse is gone. "
+        why="What pulls a mode to zero is weight decay: without it p₋ is 0, and no mode is too small. Only a gain far above p₊ still kills. "
         "But small modes creep: near 0 a mode grows only as fast as its own p, and nothing draws it onto the parabola.",
         equation="dp/dt = p D,  D = p [τ − (1+σ²) p] − η;  p₋ = 0 where η = 0  (s = p²/αₚ)",
         ready=_no_decay_ready, look=_no_decay_look, show=_no_decay_show,

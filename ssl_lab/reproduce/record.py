@@ -6,7 +6,9 @@ has the folder mounted, need read nothing else. A finished one may be sent aroun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -81,6 +83,13 @@ class RunRecord(_Part):
         return 1.0 if self.state == "done" else min(self.step / self.of, 1.0) if self.of else 0.0
 
 
+_WHOLE: Mapping[str, int] = MappingProxyType({"cifar10": 50_000, "stl10": 100_000})
+"""Training images of the papers' sets; of STL-10 those without labels."""
+
+_EPOCHS = 100
+"""Epochs of the shortest studies in print."""
+
+
 class StudyRecord(_Part):
     """A study and its runs."""
 
@@ -135,8 +144,10 @@ class StudyRecord(_Part):
 
     @property
     def papers(self) -> bool:
-        """Whether its numbers may be compared with those in print: the papers' size, on the same images."""
-        return self.scale == "paper" and self.data in ("cifar10", "stl10")
+        """Whether its numbers may be compared with those in print: the papers' network, images and epochs."""
+        network = (self.encoder, self.width, self.image_size) == ("resnet18", 64, None)
+        whole = self.train is None or self.train >= _WHOLE.get(self.data, 0)
+        return self.scale == "paper" and self.data in _WHOLE and network and whole and self.epochs >= _EPOCHS
 
 
 def read_record(path: Path) -> StudyRecord:

@@ -60,6 +60,8 @@ def run_study(
     running: dict[Future[str], Job] = {}
     flag = folder / f".stop-{os.getpid()}"
     flag.unlink(missing_ok=True)
+    # What asked a worker to let go that was killed before it could.
+    (folder / STOP).unlink(missing_ok=True)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
             while waiting or running:

@@ -184,6 +184,31 @@ def test_fates_are_those_of_long_paths() -> None:
         assert (Flow(at).learns == lives).all(), at
 
 
+@pytest.mark.parametrize(
+    ("world", "dead"),
+    [
+        ({}, 0),
+        ({"gain": 1.1, "offset": 0.4, "alpha_p": 10.0}, 1),
+        ({"gain": 1.1, "offset": 0.4, "alpha_p": 10.0, "ema": True}, 1),
+        ({"gain": 0.7, "offset": 0.4, "alpha_p": 10.0}, 0),
+    ],
+)
+def test_without_decay_a_gain_far_above_the_learned_one_kills_slowly(world: dict[str, Any], dead: int) -> None:
+    at = Settings().turned({**world, "eta": 0.0})
+    flow = Flow(at)
+    p, w, _ = begin(at)
+    assert (~flow.learns).sum() == dead
+    # What is kept along the way says it too: s at rest would be below 0.
+    high = 1 / (1 + at.sigma2)
+    assert (flow.learns == (w**2 + (high**2 - p**2) / at.alpha_p > 0)).all()
+    found = theory.phase_map(p, w**2, sigma2=at.sigma2, eta=0.0, alpha_p=at.alpha_p, beta=_beta(at))
+    assert (flow.learns == found.learned).all()
+
+
+def _beta(at: Settings) -> float | None:
+    return at.beta if at.ema else None
+
+
 @pytest.mark.parametrize("world", [{}, {"eta": 0.12}, {"alpha_p": 4.0}, {"sigma2": 1.0, "eta": 0.02}])
 def test_the_edge_parts_those_that_live_from_those_that_die(world: dict[str, Any]) -> None:
     at = Settings().turned(world)

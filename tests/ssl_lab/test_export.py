@@ -414,7 +414,13 @@ def test_a_long_run_is_written_row_by_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "named"),
-    [("/home/ada/images/cats", "cats"), ("digits", "digits"), ("/", "folder"), ("C:\\pictures\\dogs\\", "dogs")],
+    [
+        ("/home/ada/images/cats", "cats"),
+        ("digits", "digits"),
+        ("/", "folder"),
+        ("C:\\pictures\\dogs\\", "dogs"),
+        ("/home/ada/images/cifar10", "cifar10-images"),
+    ],
 )
 def test_a_file_that_leaves_does_not_say_where_its_images_lie(dataset: str, named: str, tmp_path: Path) -> None:
     config = RunConfig.model_validate({**small_config().model_dump(), "dataset": dataset})
