@@ -67,7 +67,8 @@ RACE = Question(
     measures=(EFFECTIVE_RANK, KNN),
     start=Start(preset="byol-one-layer", legs=(Leg(steps=MOMENT),)),
     steps=STEPS,
-    explanation="<p>Training turns Wp towards F's eigenvectors, with gains p = √(αp s) for a direction of eigenvalue s, where weight decay has had its time. "
+    explanation="<p>Training turns Wp towards F's eigenvectors, with gains p = √(αp s) for a direction of eigenvalue "
+    "s, where weight decay has had its time. "
     "That can "
     "be had at once:</p><span class='ssl-equation'>DirectPred: &nbsp; F = U diag(s) Uᵀ, &nbsp; p = √(s / s₁) + ε, "
     "&nbsp; "

@@ -47,6 +47,9 @@ LONGEST_FRAME = 0.25
 STEP = 5.0
 """Units of time of a step by hand."""
 
+ACTIONS_A_ROUND = 5
+"""What is done of it before the next picture: one may follow every mode for a while."""
+
 MOST_ACTIONS = 100
 """What was pressed and waits to be done; anything more is passed over."""
 
@@ -266,7 +269,9 @@ class Theory:
             return False
         # Turns first: where an action asks for the settings, it asks for those of the page.
         self._turn()
-        while not self._actions.empty():
+        for _ in range(ACTIONS_A_ROUND):
+            if self._actions.empty():
+                break
             self._actions.get()()
         if self.moving:
             self.flow.advance(min(now - self._moved, LONGEST_FRAME) * self.board.speed)

@@ -27,6 +27,9 @@ WATCHED = 60.0
 SLOW = 0.05
 """An EMA rate that counts as slow."""
 
+THERE = 1e-6
+"""Eigenvalue s above which a mode is not dead yet."""
+
 ALIVE = 0.01
 """Eigenvalue s from which on a mode is there to be lost."""
 
@@ -95,16 +98,17 @@ def _no_decay_ready(flow: Flow) -> str:
 
 
 def _no_decay_look(flow: Flow, mark: Mark) -> Seen:
+    there = mark.s > THERE
+    if not there.any():
+        return Seen(words="Every mode was dead already. Press Restart.")
     # A gain far above p+ kills slowly, but as surely.
-    died = int((~flow.learns).sum())
+    died, of = int((~flow.learns & there).sum()), int(there.sum())
     if not _over(flow, mark):
-        return Seen(words=f"Watching: {count(died, len(flow.s))} dying so far.")
-    least = float((flow.s / mark.s).min())
-    fate = "died" if died == 0 else "died or will: their gain stands so far above p₊ that s is gone before it is down"
-    words = (
-        f"Since η = 0, {count(died, len(flow.s))} {fate}; the one that did worst has {least:.3g} times the s it had."
-    )
-    return Seen(0 if died == 0 else 2 if died == len(flow.s) else 1, words)
+        return Seen(words=f"Watching: {count(died, of)} dying so far.")
+    least = float((flow.s / mark.s)[there].min())
+    fate = "died" if died == 0 else "died or will: p stands so far above p₊ that s is gone before it is down"
+    words = f"Since η = 0, {count(died, of)} {fate}; the one that did worst has {least:.3g} times the s it had."
+    return Seen(0 if died == 0 else 2 if died == of else 1, words)
 
 
 def _no_decay_show(flow: Flow) -> None:
@@ -251,7 +255,8 @@ QUESTIONS: tuple[Question, ...] = (
         text="Weight decay is set to 0. Which modes collapse?",
         choices=("None of them", "The small ones", "All of them"),
         task="Set the weight decay η to 0 and press Restart.",
-        why="What pulls a mode to zero is weight decay: without it p₋ is 0, and no mode is too small. Only a gain far above p₊ still kills. "
+        why="What pulls a mode to zero is weight decay: without it p₋ is 0, and no mode is too small. Only a gain far "
+        "above p₊ still kills. "
         "But small modes creep: near 0 a mode grows only as fast as its own p, and nothing draws it onto the parabola.",
         equation="dp/dt = p D,  D = p [τ − (1+σ²) p] − η;  p₋ = 0 where η = 0  (s = p²/αₚ)",
         ready=_no_decay_ready, look=_no_decay_look, show=_no_decay_show,

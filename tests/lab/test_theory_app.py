@@ -347,6 +347,21 @@ def test_verdicts_come_from_the_flow(number: int, right: int) -> None:
     json.dumps(wrong)
 
 
+def test_of_modes_that_were_dead_already_nothing_is_said() -> None:
+    flow, lesson = Flow(Settings(eta=0.5)), Lesson()
+    for _ in range(100):
+        flow.advance(1.0)
+    assert flow.s.max() < 1e-6
+    lesson.bet(0, 0)
+    flow.turn({"eta": 0.0})
+    for _ in range(200):
+        flow.advance(0.5)
+        lesson.look(flow)
+    said = lesson.state()[0]
+    assert not said["verdict"]
+    assert "dead already" in json.dumps(said)
+
+
 def test_a_flow_that_does_otherwise_gets_the_other_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     # Planted: without a predictor w stands still, and with weight decay 0 what is small is pulled down.
     true_rates = rates
