@@ -197,6 +197,8 @@ def test_a_run_that_goes_on_by_itself_is_judged_at_the_step(lesson: Lesson) -> N
     bet(lesson, 0)
     store = lesson.bench.store
     assert store is not None
+    # At full speed so small a run goes through all 30 steps from one spectrum to the next.
+    lesson.bench.speed(40.0)
     lesson.bench.run()
     wait_for(lambda: store.last_step() > 40)
     press(lesson, do="turn")
@@ -216,6 +218,7 @@ def test_who_makes_no_bet_is_left_alone(lesson: Lesson) -> None:
     wait_for(lambda: lesson.bench.headline.value)
     assert store.waiting() == []
     assert store.last_step() == 20
+    lesson.bench.speed(40.0)
     lesson.bench.run()
     verdict = judged(lesson)
     assert "You bet" not in verdict
