@@ -278,12 +278,14 @@ class Bench:
         self.publisher.poke()
         return True
 
-    def _ask(self, action: Callable[[], None]) -> bool:
-        """Has done what a visitor asks for, unless there is no seat for them."""
+    def _ask(self, action: Callable[[], None], otherwise: Callable[[str], None] | None = None) -> bool:
+        """Has done what a visitor asks for; where there is no seat for them, ``otherwise`` is told."""
 
         def admitted() -> None:
             if self._seated():
                 action()
+            elif otherwise is not None:
+                otherwise(self.obstacle or "There is no seat for this page.")
 
         return self._do(admitted)
 
@@ -727,6 +729,7 @@ class Bench:
             finally:
                 self._acting = False
         if self._full:
+            self.publisher.soon = None
             self.said.warn([self.obstacle])
             self._tell(None)
             return False
@@ -912,6 +915,11 @@ class Bench:
         return self._full
 
     @property
+    def waiting(self) -> bool:
+        """Whether something that was asked for is still to be done."""
+        return not self._actions.empty()
+
+    @property
     def shown(self) -> str:
         """What the shelf calls the run that is shown."""
         return self._key
@@ -921,7 +929,7 @@ class Bench:
 
         Args:
             action: what to do; an :class:`SSLLabError` of it is said in the banner.
-            otherwise: is told on the same thread, besides, why it could not be done.
+            otherwise: is told on the same thread, besides, why it could not be done; at once, where too much waits.
         """
 
         def try_it() -> None:
@@ -932,7 +940,8 @@ class Bench:
                     otherwise(str(error))
                 raise
 
-        self._ask(try_it)
+        if not self._ask(try_it, otherwise) and otherwise is not None:
+            otherwise(self._complaint)
 
     def turn(self, **knobs: Any) -> None:
         """Turns knobs of the run that is shown, as a person does: ``bench.turn(predictor="none")``."""

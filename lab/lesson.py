@@ -90,6 +90,8 @@ class Lesson:
         self._recorded = False
         self._playing: float | None = None
         """When the recording began to move."""
+        self._played: int | None = None
+        """Where it was last moved to."""
         self._fetching = False
         """Whether a run of the question is on its way to the page."""
         self._failed = ""
@@ -161,7 +163,7 @@ class Lesson:
     def _go(self, to: int) -> None:
         if not 0 <= to < len(self.questions) or to == self.at:
             return
-        self.at, self._playing, self._failed = to, None, ""
+        self.at, self._playing, self._failed, self._awaited = to, None, "", 0.0
         if to not in self.verdicts:
             self._prepare()
 
@@ -197,13 +199,13 @@ class Lesson:
 
     def _play(self) -> None:
         if self._recorded and self._playing is None:
-            self._playing = time.monotonic()
+            self._playing, self._played = time.monotonic(), None
 
     # ------------------------------------------------------------ the run that a question starts from
 
     def _prepare(self) -> None:
         """Has a run on the page that stands where the question starts, or is on its way there."""
-        self._recorded, self._playing, self._failed, self._ordered = False, None, "", ()
+        self._recorded, self._playing, self._failed, self._ordered, self._awaited = False, None, "", (), 0.0
         start, view = self.question.start, self._view
         if start is None:
             self._look_at_recording()
@@ -213,7 +215,7 @@ class Lesson:
             return
         if view is not None and not self.bench.obstacle:
             self._begun.pop(view.id, None)
-            if self._place(view).kind in ("ready", "getting"):
+            if view.status.state not in ("done", "failed") and self._place(view).kind in ("ready", "getting"):
                 return
         self._fetching = True
         moment = self._moments.get(_key(start))
@@ -282,12 +284,19 @@ class Lesson:
             self._in_trouble(f"The run failed. {status.message}")
         elif place.kind == "elsewhere":
             self._in_trouble(f"{name}, which is on the page, is not a run of this question.")
+        elif place.kind == "astray" and place.event is None:
+            self._in_trouble(place.why)
         elif place.kind == "astray":
             assert place.event is not None
             self._in_trouble(
                 f"At step {place.event.step:,} something else was turned: {place.event.describe()}. What comes now "
                 "does not answer this question. Look at it as long as you like."
             )
+        elif status.state == "done" and place.kind != "done":
+            if self.question.start is not None:
+                # Nor would a fork of it go further.
+                self._moments.pop(_key(self.question.start), None)
+            self._in_trouble(f"{name} is done at step {status.step:,} and goes no further.")
         elif place.kind == "getting":
             self._get_ready(view, place)
         elif place.kind in ("ready", "halfway"):
@@ -379,17 +388,22 @@ class Lesson:
         if self.at not in self.bets:
             self._say(words=f"A recording, at step {step:,}.", buttons=self._ways_out(skip=False))
             return
+        if self._played not in (None, self.bench.timeline.step):
+            # Somebody has taken the bar in hand.
+            self._playing = None
         if self._playing is not None:
             gone = min((time.monotonic() - self._playing) / PLAYING, 1.0)
             wanted = recorded.before + round(gone * span)
             if gone >= 1.0:
                 self._playing = None
-            self.bench.timeline.step = step = wanted
+            self.bench.timeline.step = step = self._played = wanted
         if step >= recorded.after:
             self._conclude(view, recorded.before, recorded.after)
         elif step > recorded.before or self._playing is not None:
             done = max(step - recorded.before, 0)
-            self._say(words=f"The recording, step {done:,} of {span:,} after the turn", share=done / span)
+            again = [] if self._playing is not None else [("play", "Show what happened", True)]
+            words = f"The recording, step {done:,} of {span:,} after the turn"
+            self._say(words=words, share=done / span, buttons=again)
         else:
             self._say(
                 words=f"A recording, at step {step:,}.",
@@ -399,19 +413,31 @@ class Lesson:
     # ------------------------------------------------------------ the verdict
 
     def _judge(self, view: RunView, place: Place) -> None:
-        newest = self.bench.view_at(place.goal).newest
-        if newest is None or newest.step < place.goal:
-            # A run that has gone on may have none of this very step.
-            stands = view.status.state != "running" and view.status.step == place.goal
-            self._awaited = self._awaited or time.monotonic()
-            if time.monotonic() - self._awaited < (LAST_SPECTRUM if stands else PATIENCE):
-                self._say(words="Measuring…", share=1.0)
-                return
+        newest = self._measured(view, place.goal)
+        if newest is None:
+            self._say(words="Measuring…", share=1.0)
+            return
+        if newest <= place.since:
+            self._in_trouble(
+                f"No spectrum was recorded from step {place.since:,} to {place.goal:,}: there is no verdict."
+            )
+            return
         self._awaited = 0.0
         if self.at in self.bets and view.status.state == "running" and not self.bench.obstacle:
             # So that the pictures stay where the verdict is from.
             self.bench.pause()
         self._conclude(view, place.before, place.goal)
+
+    def _measured(self, view: RunView, goal: int) -> int | None:
+        """The step of the newest spectrum up to the goal, -1 for none; None while that of the goal may be to come."""
+        newest = self.bench.view_at(goal).newest
+        if newest is None or newest.step < goal:
+            # A run that has gone on may have none of this very step.
+            stands = view.status.state != "running" and view.status.step == goal
+            self._awaited = self._awaited or time.monotonic()
+            if time.monotonic() - self._awaited < (LAST_SPECTRUM if stands else PATIENCE):
+                return None
+        return newest.step if newest else -1
 
     def _conclude(self, view: RunView, before: int, after: int) -> None:
         earlier, later = self.bench.view_at(before), self.bench.view_at(after)

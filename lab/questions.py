@@ -12,6 +12,12 @@ from lab.view import RunView
 from ssl_lab.config import Knobs, RunConfig, knob_meta, preset
 from ssl_lab.store import Event
 
+LATEST_START = 1_000
+"""Steps after its start at which a question may be begun: a run that was left on its way is another one by then."""
+
+LONGEST_TURN = 200
+"""Steps that may lie between the first touch of a knob and the asked value: before and after are of one moment."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -159,7 +165,7 @@ class Place:
 
     kind: Kind
     """Not a run of this question; on its way to the start; there; the asked knob turned, not to the asked value;
-    turned and on the way to the verdict; there; something else was turned."""
+    turned and on the way to the verdict; there; something else was turned, or it was turned too late."""
     goal: int = 0
     """getting: the step to come to; watching, done: that of the verdict."""
     turn: Mapping[str, Any] = field(default_factory=dict)
@@ -170,6 +176,8 @@ class Place:
     """watching, done: the step at which it had the asked value."""
     event: Event | None = None
     """astray: what was turned; done: none."""
+    why: str = ""
+    """astray, where nothing else was turned: what is wrong, in words."""
     seen: int = 0
     """Knob events that belong to the question."""
 
@@ -189,6 +197,10 @@ def locate(question: Question, view: RunView, *, begun: int | None = None) -> Pl
     for number, (leg, following) in enumerate(pairwise(legs), 1):
         last = number == len(legs) - 1
         goal = since + leg.steps
+        come = events[0].step if events else now if begun is None or begun < goal or following.turn else begun
+        if come > goal + LATEST_START:
+            why = f"The run has come to step {come:,}, too far from step {goal:,}, which this question is about."
+            return Place(kind="astray", why=why, seen=seen)
         if last and not following.turn:
             if events:
                 return Place(kind="astray", event=events[0], seen=seen)
@@ -205,11 +217,17 @@ def locate(question: Question, view: RunView, *, begun: int | None = None) -> Pl
         if before < goal:
             return Place(kind="astray", event=events[0], seen=seen)
         # A slider that is moved by the arrow keys takes many turns to come to its value, and two knobs take two.
-        while events and knobs != wanted:
+        # One that is dragged past its value is not there yet.
+        while events and (knobs != wanted or (events[0].step == since and set(events[0].changes) <= {*following.turn})):
             event = events.pop(0)
             if not set(event.changes) <= set(following.turn):
                 return Place(kind="astray", event=event, seen=first)
             knobs, since, seen = knobs.changed(event.changes), event.step, event.number
+        if (since if knobs == wanted else now) > before + LONGEST_TURN:
+            why = (
+                f"More than {LONGEST_TURN} steps went by while it was turned, so that before and after do not compare."
+            )
+            return Place(kind="astray", why=why, seen=first)
         if knobs != wanted:
             return Place(kind="halfway" if last else "getting", goal=max(now, goal), turn=following.turn, seen=first)
     end = since + question.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +12,7 @@ import ipywidgets as w
 import numpy as np
 
 from lab.catalogue import recordings
+from lab.controls import guarded
 from lab.lesson import Lesson
 from lab.panels.history import Over
 from lab.questions import (
@@ -202,6 +204,7 @@ class Alignment(Lesson):
         self.chooser.add_class("ssl-recording")
         self.about = w.HTML(f"<p>{html.escape(SCALE)}</p>")
         self.about.add_class("ssl-about")
+        self._choose_lock = threading.RLock()
         super().__init__(
             QUESTIONS,
             show=compact(panels=("f", "wp", "alignment", "asymmetry", "effective_rank", "knn"), knobs=("symmetry",)),
@@ -209,6 +212,8 @@ class Alignment(Lesson):
             **options,
         )
         self._look_ahead(ahead=False)
+        # After the doors are closed, which give each control a way in of its own.
+        self._choose_lock = guarded(self.chooser)
         self.chooser.observe(lambda change: self._chosen(str(change["new"])), names="value")
 
     def _chosen(self, key: str) -> None:
@@ -244,8 +249,10 @@ class Alignment(Lesson):
     def _on_view(self, view: RunView | None) -> None:
         super()._on_view(view)
         keys = [key for _, key in self.chooser.options]
-        if self.bench.shown in keys:
-            Changes(self.chooser).set("value", self.bench.shown)
+        with self._choose_lock:
+            # What was just chosen is not on the page yet.
+            if self.bench.shown in keys and not self.bench.waiting:
+                Changes(self.chooser).set("value", self.bench.shown)
 
     def close(self) -> None:
         super().close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from lab.lesson import Lesson, Moment, Verdict, _key
 from lab.questions import EFFECTIVE_RANK, KNN, Leg, Place, Question, Start, effective_rank
 from lab.show import compact
 from lab.view import RunView, ViewReader
+from ssl_lab.errors import SSLLabError
 from ssl_lab.store import open_run
 
 MOMENT, STEPS = 60, 300
@@ -163,14 +165,19 @@ class Direct(Lesson):
         run, step, seen = self._from
         arm, self._busy = ARMS[number], number
         self.forks.pop(number, None)
+        self._awaited = 0.0
 
         def there(name: str) -> None:
             self.forks[number] = name
             self.bench.compare(*(self.forks[other] for other in sorted(self.done)))
 
-        self.bench.visit(run, otherwise=self._gave_up)
-        self.bench.fork(
-            step, events=seen, compare=False, knobs=arm.knobs, name=arm.name, then=there, otherwise=self._gave_up
+        # Only of this very run: nothing is forked if it is gone.
+        self.bench.visit(
+            run,
+            then=lambda _: self.bench.fork(
+                step, events=seen, compare=False, knobs=arm.knobs, name=arm.name, then=there, otherwise=self._gave_up
+            ),
+            otherwise=self._gave_up,
         )
 
     def _gave_up(self, why: str) -> None:
@@ -219,9 +226,16 @@ class Direct(Lesson):
         elif view.events[self._from[2] + bool(arm.knobs) :] and not self._whole(view, number, goal):
             self._again(f"Something else was turned before step {goal:,}, so that this fork does not compare.")
         elif min(status.step, view.last) >= goal:
+            if self._measured(view, goal) is None:
+                self._say(words=f"{arm.words}: measuring…", share=1.0)
+                return
             self.done.add(number)
             self._busy = None
             self._ordered = ()
+        elif status.state == "done":
+            assert RACE.start is not None
+            self._moments.pop(_key(RACE.start), None)
+            self._again(f"{name} is done at step {status.step:,} and goes no further.")
         else:
             place = Place(kind="watching", goal=goal, seen=number)
             stands = self._order("step", view, place, lambda: self.bench.step(goal - status.step))
@@ -265,10 +279,19 @@ class Direct(Lesson):
         goal, folder = self._from[1] + STEPS, self.bench.store.path.parents[1]
         ranks, said = [], []
         for number, arm in enumerate(ARMS):
-            with open_run(self.forks[number], folder, readonly=True) as store:
-                view = ViewReader(store).read(goal)
-            ranks.append(effective_rank(view) or 0.0)
-            said.append(f"{arm.words} {ranks[-1]:.2f}{_accuracy(view, goal)}")
+            try:
+                with open_run(self.forks[number], folder, readonly=True) as store:
+                    view = ViewReader(store).read(goal)
+            except (SSLLabError, sqlite3.Error, OSError) as error:
+                self._again(str(error))
+                return
+            rank = effective_rank(view)
+            if rank is None or view.newest is None or view.newest.step <= self._from[1]:
+                self._again(f"{self.forks[number]} has no spectrum up to step {goal:,}: there is no verdict.")
+                return
+            ranks.append(rank)
+            when = "" if view.newest.step == goal else f" at step {view.newest.step:,}"
+            said.append(f"{arm.words} {rank:.2f}{when}{_accuracy(view, goal)}")
         outcome = winner(ranks, self.bets.get(self.at))
         near = [arm.words for arm, rank in zip(ARMS, ranks, strict=True) if rank >= ALIKE * max(ranks)]
         alike = f"; {' and '.join(near)} count as alike" if len(near) > 1 else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lab.card import Card
@@ -17,7 +18,8 @@ from lab.owners import KEEPER
 from lab.questions import EFFECTIVE_RANK, LOSS, Leg, Question, Recorded, Start, effective_rank
 from lab.show import compact
 from ssl_lab import RunStore, Trainer
-from ssl_lab.store import open_run
+from ssl_lab.spectrum import Spectrum
+from ssl_lab.store import Metrics, open_run
 from tests.lab.class_room import say, tell
 from tests.lab.conftest import wait_for
 
@@ -195,6 +197,8 @@ def test_a_run_that_goes_on_by_itself_is_judged_at_the_step(lesson: Lesson) -> N
     bet(lesson, 0)
     store = lesson.bench.store
     assert store is not None
+    # At full speed so small a run goes through all 30 steps from one spectrum to the next.
+    lesson.bench.speed(40.0)
     lesson.bench.run()
     wait_for(lambda: store.last_step() > 40)
     press(lesson, do="turn")
@@ -214,6 +218,7 @@ def test_who_makes_no_bet_is_left_alone(lesson: Lesson) -> None:
     wait_for(lambda: lesson.bench.headline.value)
     assert store.waiting() == []
     assert store.last_step() == 20
+    lesson.bench.speed(40.0)
     lesson.bench.run()
     verdict = judged(lesson)
     assert "You bet" not in verdict
@@ -256,6 +261,52 @@ def test_a_run_that_fails(lesson: Lesson) -> None:
     del trainer.step
     press(lesson, do="anew")
     wait_for(lambda: "is ready" in words(lesson))
+
+
+def left(folder: Path, name: str, steps: int, *, turned: int | None = None) -> None:
+    """A run that is done after so many steps, with one spectrum, of step 20."""
+    s = 0.5 ** np.arange(8)
+    made = Spectrum(f_eigenvalues=s, wp_eigenvalues=s, alignment=s, wp_diagonal=s, asymmetry=0.5, effective_rank=2.0)
+    with RunStore.create(name, START.config(), folder) as store:
+        store.add_metrics(Metrics(step, 0.1, -1.0, 0.0) for step in range(1, steps + 1))
+        store.add_spectrum(20, 0.1, made)
+        if turned is not None:
+            store.add_event(turned, {"predictor": "directpred"}, OFF, "page")
+        store.set_status(state="done", step=steps)
+
+
+def test_a_run_that_ends_before_the_question_does(lesson: Lesson, tmp_path: Path) -> None:
+    left(tmp_path, "short", 11)
+    left(tmp_path, "shorter", 30)
+    left(tmp_path, "shortest", 30, turned=20)
+    for name, steps in (("short", 11), ("shorter", 30), ("shortest", 30)):
+        lesson.bench.visit(name)
+        wait_for(lambda n=name, s=steps: f"{n} is done at step {s} and goes no further" in trouble(lesson))  # type: ignore[misc]
+    press(lesson, do="anew")
+    wait_for(lambda: "is ready" in words(lesson))
+    assert lesson.bench.store is not None
+    assert lesson.bench.store.parent is None
+
+
+def test_a_run_that_went_on_for_long(lesson: Lesson, tmp_path: Path) -> None:
+    left(tmp_path, "long", 1100)
+    lesson.bench.visit("long")
+    wait_for(lambda: "The run has come to step 1,100, too far from step 20" in trouble(lesson))
+    assert buttons(lesson)[0] == "anew"
+
+
+def test_no_verdict_by_what_was_before_the_turn(
+    lesson: Lesson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.lesson.PATIENCE", 0.1)
+    left(tmp_path, "wide", 60, turned=20)
+    lesson.bench.visit("wide")
+    wait_for(lambda: "No spectrum was recorded from step 20 to 50: there is no verdict" in trouble(lesson))
+    assert lesson.verdicts == {}
+    assert lesson._awaited > 0
+    press(lesson, do="anew")
+    wait_for(lambda: "is ready" in words(lesson))
+    assert lesson._awaited == 0.0
 
 
 def test_a_person_s_pause_counts(lesson: Lesson) -> None:
@@ -307,6 +358,20 @@ def test_a_question_asked_of_a_recording(open_lesson: Callable[..., Lesson], tmp
     assert lesson.bench.store is not None
     assert measured(lesson.bench.store, 300, 600) in lesson.card.state["verdict"]
     assert list(tmp_path.glob("*/run.sqlite")) == []
+
+
+def test_who_takes_the_bar_in_hand_stops_the_recording(open_lesson: Callable[..., Lesson]) -> None:
+    lesson = open_lesson(ask(OFF, start=None, recorded=RECORDED))
+    lesson.bench.browser.query = {}
+    wait_for(lambda: words(lesson) == "A recording, at step 300.")
+    bet(lesson, 0)
+    wait_for(lambda: buttons(lesson)[:1] == ["play"])
+    press(lesson, do="play")
+    wait_for(lambda: lesson.bench.timeline.step > 300)
+    lesson.bench.timeline.step = 310
+    wait_for(lambda: lesson._playing is None and "step 10 of 300" in words(lesson))
+    assert lesson.bench.timeline.step == 310
+    assert buttons(lesson) == ["play"]
 
 
 def test_from_the_run_to_the_recording_and_back(open_lesson: Callable[..., Lesson]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,28 @@ def test_a_recording_is_chosen(open_lesson: Open) -> None:
     assert not lesson.chooser.disabled
 
 
+def test_what_is_chosen_is_not_set_back(open_lesson: Open) -> None:
+    """A picture that goes out before the recording is on the page."""
+    lesson = open_lesson(four.alignment)
+    wait_for(lambda: "A recording" in lesson.card.going["words"])
+    lesson.bench.publisher.stop()
+    free: list[bool] = []
+
+    def other_thread(_change: Any) -> None:
+        thread = threading.Thread(target=lambda: free.append(lesson._choose_lock.acquire(blocking=False)))
+        thread.start()
+        thread.join()
+
+    lesson.chooser.observe(other_thread, names="value")
+    say_index(lesson.chooser, 1)
+    # Nobody else writes the list while a page's word is taken in.
+    assert free == [False]
+    lesson._on_view(lesson._view)
+    assert lesson.chooser.value == "recording: cifar10-byol-symmetric"
+    lesson.bench._tick(True)
+    assert lesson.bench.shown == lesson.chooser.value == "recording: cifar10-byol-symmetric"
+
+
 def seen_ahead(lesson: Lesson) -> list[Any]:
     """Pictures that show what came later."""
     return [panel for panel in lesson.bench.panels if getattr(panel, "later", None) and panel.later.visible]  # type: ignore[attr-defined]
@@ -232,6 +255,58 @@ def test_a_fork_in_which_something_else_is_turned_does_not_count(small_race: Any
     press(lesson, do="anew")
     wait_for(lambda: "The run is ready" in lesson.card.going["words"])
     assert lesson.forks == {}
+
+
+def test_a_fork_counts_when_its_last_spectrum_is_there(small_race: Any, open_lesson: Open) -> None:
+    lesson = open_lesson(five.direct, trainer=Trainer(small_race.start.config()))
+    wait_for(lambda: "The run is ready" in lesson.card.going["words"])
+    bet(lesson, 0)
+    wait_for(lambda: "fork-all" in offered(lesson))
+    lesson._measured = lambda *_: None
+    press(lesson, do="fork-directpred")
+    wait_for(lambda: "DirectPred: measuring…" in lesson.card.going["words"])
+    assert lesson.done == set()
+    del lesson._measured
+    wait_for(lambda: lesson.done == {0})
+
+
+def test_a_race_that_cannot_be_judged(small_race: Any, open_lesson: Open, tmp_path: Path) -> None:
+    """A fork that is gone, or that has no spectrum after the moment; and a start that is gone."""
+    lesson = open_lesson(five.direct, trainer=Trainer(small_race.start.config()))
+    wait_for(lambda: "The run is ready" in lesson.card.going["words"])
+    root = lesson.bench.shown
+    for name, why in (("never-was", "never-was"), (root, "has no spectrum up to step 50")):
+        bet(lesson, 0)
+        wait_for(lambda: "fork-all" in offered(lesson))
+
+        def end(name: str = name) -> None:
+            lesson.forks = dict.fromkeys(range(4), name)
+            lesson.done.update(range(4))
+
+        lesson.bench.do(end)
+        wait_for(lambda w=why: w in lesson.card.going["trouble"])  # type: ignore[misc]
+        assert lesson.verdicts == {}
+        press(lesson, do="anew")
+        wait_for(lambda: "The run is ready" in lesson.card.going["words"])
+    bet(lesson, 0)
+    wait_for(lambda: "fork-all" in offered(lesson))
+    lesson._from = ("gone", 20, 0)
+    press(lesson, do="fork-directpred")
+    wait_for(lambda: "gone" in lesson.card.going["trouble"])
+    assert lesson.forks == {}
+    assert [path.parent.name for path in tmp_path.glob("*/run.sqlite")] == [root]
+
+
+def test_a_fork_that_ends_before_its_goal(small_race: Any, open_lesson: Open) -> None:
+    """An epoch is 44 steps here, and a fork is to go on to 50."""
+    lesson = open_lesson(five.direct, trainer=Trainer(small_race.start.config().model_copy(update={"epochs": 1})))
+    wait_for(lambda: "The run is ready" in lesson.card.going["words"])
+    bet(lesson, 0)
+    wait_for(lambda: "fork-all" in offered(lesson))
+    press(lesson, do="fork-directpred")
+    wait_for(lambda: "and goes no further" in lesson.card.going["trouble"])
+    press(lesson, do="anew")
+    wait_for(lambda: "The run is ready" in lesson.card.going["words"])
 
 
 # ------------------------------------------------------------------ notebooks

@@ -100,6 +100,19 @@ def test_the_recording_answers_the_first_two_questions(recorded: RunView, reader
         (300, [(200, OFF), (240, {"predictor": "directpred"})], "astray"),
         (900, [(200, OFF), (500, {"lr": 0.1})], "done"),
         (900, [(200, OFF), (499, {"lr": 0.1})], "astray"),
+        # Dragged past the wanted value, and back to it.
+        (200, [(200, OFF), (200, {"predictor": "linear"})], "halfway"),
+        (200, [(200, OFF), (200, {"predictor": "linear"}), (200, OFF)], "watching"),
+        (200, [(200, OFF), (200, {"lr": 0.1})], "astray"),
+        # Left on its way, and begun or turned too late.
+        (1200, [], "ready"),
+        (1201, [], "astray"),
+        (1300, [(1200, OFF)], "watching"),
+        (1300, [(1201, OFF)], "astray"),
+        (400, [(200, {"predictor": "linear"})], "halfway"),
+        (401, [(200, {"predictor": "linear"})], "astray"),
+        (600, [(200, {"predictor": "linear"}), (400, OFF)], "watching"),
+        (600, [(200, {"predictor": "linear"}), (401, OFF)], "astray"),
     ],
 )
 def test_where_a_run_stands(recorded: RunView, step: int, turns: list[Any], kind: str) -> None:
@@ -114,6 +127,12 @@ def test_what_the_place_says(recorded: RunView) -> None:
     assert place.event is not None
     assert (place.event.number, place.event.changes) == (2, {"lr": 0.1})
     assert locate(ASKED, at(recorded, 120)).goal == 200
+    place = locate(ASKED, at(recorded, 1300))
+    assert place.event is None
+    assert "has come to step 1,300, too far from step 200" in place.why
+    place = locate(ASKED, at(recorded, 600, (200, {"predictor": "linear"}), (500, OFF)))
+    assert place.event is None
+    assert "while it was turned" in place.why
 
 
 def test_two_knobs_are_two_turns_in_any_order(recorded: RunView) -> None:
@@ -139,6 +158,10 @@ def test_a_question_that_turns_nothing(recorded: RunView) -> None:
     assert locate(wait, at(recorded, 200)).kind == "ready"
     assert locate(wait, at(recorded, 250), begun=210).kind == "watching"
     assert locate(wait, at(recorded, 310), begun=210).kind == "done"
+    assert locate(wait, at(recorded, 5000), begun=210).kind == "done"
+    assert locate(wait, at(recorded, 5000)).kind == "astray"
+    # What was begun of one question says nothing of another on the same run.
+    assert locate(ASKED, at(recorded, 5000), begun=210).kind == "astray"
     assert locate(wait, at(recorded, 310, (250, OFF)), begun=210).kind == "astray"
 
 

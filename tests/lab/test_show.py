@@ -103,6 +103,14 @@ def test_a_lesson_s_hand(bench: Bench, tmp_path: Path) -> None:
         assert store.config().seed == 3
 
 
+def test_who_asks_for_too_much_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons: list[str] = []
+    monkeypatch.setattr("lab.bench.MOST_ACTIONS", 0)
+    bench.begin(small_config(), otherwise=reasons.append)
+    assert len(reasons) == 1
+    assert "More was asked for than could be done" in reasons[0]
+
+
 def test_why_nothing_can_be_done_is_told(bench: Bench) -> None:
     reasons: list[str] = []
     assert bench.obstacle == ""
@@ -138,6 +146,14 @@ def test_a_full_house_is_told_to_those_who_follow(open_bench: Open) -> None:
     assert seen[-1][0] is None
     assert "The house is full" in seen[-1][1]
     assert bench.full
+    reasons: list[str] = []
+    bench.visit("recording: collapse-and-return", otherwise=reasons.append)
+    wait_for(lambda: reasons)
+    assert "The house is full" in reasons[0]
+    # What the round before left: the kernel of a page that waits for a seat must not go round and round.
+    bench.publisher.soon = 0.0
+    bench.publisher.poke()
+    wait_for(lambda: bench.publisher.soon is None, 5.0)
 
 
 def test_what_a_new_run_begins_as(open_bench: Open) -> None:
