@@ -9,9 +9,10 @@ import logging
 import math
 import re
 import sqlite3
+import stat
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -127,7 +128,11 @@ class Gallery:
         return {"cards": cards, "film": film, "runs": self._runs}
 
     async def _look_again(self) -> None:
-        self._runs = await asyncio.get_running_loop().run_in_executor(self._thread, self.runs)
+        try:
+            self._runs = await asyncio.get_running_loop().run_in_executor(self._thread, self.runs)
+        except Exception:
+            # Pages show what was found before.
+            log.exception("The runs cannot be listed")
         self._seen = time.monotonic()
 
     def close(self) -> None:
@@ -158,7 +163,8 @@ class Gallery:
         beside = self._notebooks / Path(wanted).name
         kind = _PICTURES.get(beside.suffix.lower())
         try:
-            if wanted and kind and not beside.is_symlink() and beside.stat().st_size <= LARGEST_PICTURE:
+            file = beside.lstat()
+            if wanted and kind and stat.S_ISREG(file.st_mode) and file.st_size <= LARGEST_PICTURE:
                 # As an image: what a drawing may hold besides is not run.
                 return f'<img alt="" src="data:{kind};base64,{base64.b64encode(beside.read_bytes()).decode()}">'
         except OSError:
@@ -189,10 +195,20 @@ class Gallery:
         entries = self._catalogue.entries()
         own = [entry for entry in entries if not entry.recording]
         now = time.time()
-        lines = [self._line(entry, now) for entry in (*own[:RUNS], *(e for e in entries if e.recording))]
-        self._sparks = {line.key: self._sparks[line.key] for line in lines if line.key in self._sparks}
-        count = min(len(own), RUNS)
-        return Runs(own=lines[:count], more=len(own) - count, recorded=lines[count:], looked=True)
+        listed = self._lines(own[:RUNS], now)
+        recorded = self._lines([entry for entry in entries if entry.recording], now)
+        keys = {line.key for line in (*listed, *recorded)}
+        self._sparks = {key: spark for key, spark in self._sparks.items() if key in keys}
+        return Runs(own=listed, more=max(len(own) - RUNS, 0), recorded=recorded, looked=True)
+
+    def _lines(self, entries: Iterable[Entry], now: float) -> list[Line]:
+        lines = []
+        for entry in entries:
+            try:
+                lines.append(self._line(entry, now))
+            except _BROKEN:
+                log.debug("No line for %s", entry.path, exc_info=True)
+        return lines
 
     def _line(self, entry: Entry, now: float) -> Line:
         run = entry.run

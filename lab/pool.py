@@ -176,6 +176,10 @@ class Kernels(_Manager):  # type: ignore[misc]
         try:
             # Shielded: a page may have taken it meanwhile.
             await asyncio.wait_for(asyncio.shield(ready), START_PATIENCE)
+        except asyncio.CancelledError:
+            # Either the page that took it has given it up, or it is we who shall end.
+            if not ready.cancelled():
+                raise
         except Exception:
             log.exception("A kernel could not be started before its page")
             self._resting = time.monotonic() + TROUBLE_REST
@@ -215,16 +219,18 @@ class Kernels(_Manager):  # type: ignore[misc]
             # It has been idle for long, and shall not be culled now.
             self.get_kernel(waiting).last_activity = datetime.now(UTC)
         self._ready.remove(ready)
-        kernel = ""
         try:
             kernel = await asyncio.wait_for(asyncio.shield(ready), START_PATIENCE)
             page = {str(getattr(name, "value", name)): word for name, word in (env or {}).items()}
             page = {name: word for name, word in page.items() if os.environ.get(name) != word}
             await self._tell(kernel, f"__import__('os').environ.update({page!r})")
-        except Exception:
+        except BaseException as error:
+            # It is in no list any more. One that is only coming ends its own process.
+            if not ready.cancel() and (lost := _result(ready)) in self:
+                await self.shutdown_kernel(lost, now=True)
+            if not isinstance(error, Exception):
+                raise
             log.exception("A kernel that was ready cannot be used")
-            if kernel in self:
-                await self.shutdown_kernel(kernel, now=True)
             return None
         return kernel
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
 from types import MappingProxyType
 
 from ssl_lab.reproduce.published import PUBLISHED, Published
@@ -157,11 +156,6 @@ class Line:
         """Runs that are trained and probed."""
         return sum(run.state == "done" for run in self.runs)
 
-    @property
-    def share(self) -> float:
-        """How much of the training of all its runs is done."""
-        return mean(run.share for run in self.runs) if self.runs else 0.0
-
 
 def line(record: StudyRecord, row: str) -> Line:
     """What a study says of a row; of one that it has not, nothing."""
@@ -184,7 +178,11 @@ def chance(data: str) -> float | None:
     return 10.0 if data in ("cifar10", "stl10", "digits", "fashion-mnist") else None
 
 
-def pairs(record: StudyRecord, one: str, other: str) -> list[float]:
-    """Differences of S's probe between two rows, for each seed that both have."""
+def pairs(record: StudyRecord, one: str, other: str) -> dict[int, float]:
+    """Seed -> the difference of S's probe between two rows, for each seed that both have."""
     there = {run.seed: run.probe for run in record.of_row(other) if run.probe is not None}
-    return [run.probe - there[run.seed] for run in record.of_row(one) if run.probe is not None and run.seed in there]
+    return {
+        run.seed: run.probe - there[run.seed]
+        for run in record.of_row(one)
+        if run.probe is not None and run.seed in there
+    }

@@ -7,6 +7,7 @@ import html
 import logging
 import os
 import queue
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -203,7 +204,7 @@ class Reproduction:
         if self.browser.query is None or self._came:
             return
         self._came = True
-        if self.pipeline.state(False) in ("working", "stopping"):
+        if self.pipeline.state(False) in ("starting", "working", "stopping"):
             self._turn_to(f"folder:{self.pipeline.name}")
 
     def _may_work(self) -> bool:
@@ -371,7 +372,10 @@ class Reproduction:
             return ""
         path = study.folder / "report.html"
         try:
-            found = path.stat()
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                # A stranger's folder may hold a link to any file of this machine, or a pipe.
+                return ""
             seen = (study.key, found.st_mtime_ns, found.st_size)
             if self._report[0] != seen:
                 text = f"<p>Its report lies in {html.escape(study.folder.name)}/report.html in the results folder."

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from ssl_lab.reproduce.rows import LESSON
 ITEMS = ("table1", "figure1")
 LOG = "reproduce.log"
 """What the process says, in the study's folder."""
+STARTED = "started"
+"""A file in the study's folder that is as old as the last process that a page started."""
+LOADING = 30.0
+"""Seconds that a process may take to load torch, before it takes its seat."""
 NICENESS = 10
 """Pages go first."""
 
@@ -65,6 +70,7 @@ class Pipeline:
         self.results, self.size = results, size or Size()
         self._child: subprocess.Popen[bytes] | None = None
         self._seated = False
+        self._said_from = 0
         self.trouble = ""
         """What went wrong with the last process, for a person."""
 
@@ -95,7 +101,20 @@ class Pipeline:
             return "working" if self._seated else "starting"
         if finished:
             return "done"
+        if self._loads():
+            return "starting"
         return "begun" if (self.folder / RECORD).is_file() else "none"
+
+    def _loads(self) -> bool:
+        """Whether a page, perhaps another one, has started a process of which nothing is seen yet."""
+        try:
+            started = (self.folder / STARTED).stat().st_mtime_ns
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            if (self.folder / RECORD).stat().st_mtime_ns > started:
+                return False
+        return abs(time.time() - started / 1e9) < LOADING
 
     def start(self) -> None:
         """Begins the study, or goes on with it; nothing to do where somebody works on it.
@@ -109,7 +128,10 @@ class Pipeline:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / STOP).unlink(missing_ok=True)
-            with (self.folder / LOG).open("wb") as log:
+            (self.folder / STARTED).touch()
+            # Not emptied: where two start it at once, the other one writes there too.
+            with (self.folder / LOG).open("ab") as log:
+                self._said_from = log.tell()
                 self._child = subprocess.Popen(
                     self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
@@ -129,7 +151,7 @@ class Pipeline:
         Raises:
             SSLLabError: that could not be written.
         """
-        if not (worked_on(self.folder) or self._child is not None):
+        if not (worked_on(self.folder) or self._child is not None or self._loads()):
             return
         try:
             (self.folder / STOP).touch()
@@ -156,7 +178,8 @@ class Pipeline:
         self._child = None
         said = b""
         with contextlib.suppress(OSError):
-            said = (self.folder / LOG).read_bytes()[-20_000:]
+            (self.folder / STARTED).unlink(missing_ok=True)
+            said = (self.folder / LOG).read_bytes()[self._said_from :][-20_000:]
         # 130: it was stopped. With 1 it ends too where some runs could not be had, which its record says.
         if status in (0, 130) or (status == 1 and b"Report: " in said):
             return

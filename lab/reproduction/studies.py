@@ -62,7 +62,8 @@ def shipped() -> Study:
     """The study that comes with the lab."""
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(as_file(files("lab.reproduction") / f"{SHIPPED}.json"))
-        record = read_record(path)
+        # An installer may have put a link there; of this one we know where it leads.
+        record = read_record(path.resolve())
     return Study(SHIPPED, "CIFAR-10, small (comes with the lab)", record, live=False, folder=None)
 
 

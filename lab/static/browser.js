@@ -180,14 +180,14 @@ function sayReadout(handle, signal) {
 
 let described = 0;
 
-function giveNames(signal) {
-  const named = new WeakSet();
+// What has a name already, from us or from whoever made it, keeps it.
+function giveNames(root, signal) {
   let timer = null;
 
   const look = () => {
     timer = null;
-    for (const control of document.querySelectorAll(CONTROLS)) {
-      if (named.has(control)) continue;
+    for (const control of root.querySelectorAll(CONTROLS)) {
+      if (control.hasAttribute("aria-label")) continue;
       if (control.matches("svg")) {
         control.setAttribute("role", "img");
         control.setAttribute("aria-label", nameOfPicture(control));
@@ -202,13 +202,12 @@ function giveNames(signal) {
         }
         if (control.matches(".noUi-handle")) sayReadout(control, signal);
       }
-      named.add(control);
     }
   };
   // A picture that moves makes marks and ticks all the time: one look for many of them.
   const soon = () => (timer ??= window.setTimeout(look, NAMING));
   const eyes = new MutationObserver(soon);
-  eyes.observe(document.body, { childList: true, subtree: true });
+  eyes.observe(root, { childList: true, subtree: true });
   signal.addEventListener("abort", () => {
     eyes.disconnect();
     window.clearTimeout(timer);
@@ -332,7 +331,7 @@ export default () => {
     showRun();
     showTitle();
     if (here) watchKernel(model, signal);
-    giveNames(signal);
+    if (here) giveNames(document.body, signal);
 
     return () => {
       ending.abort();
@@ -349,7 +348,7 @@ export default () => {
     };
   }
 
-  // JupyterLab has keys of its own: there only those pressed inside the bench are ours.
+  // JupyterLab has keys of its own, and others' widgets: there only what is inside the bench is ours.
   function listen(model, el) {
     const keys = new AbortController();
     const { signal } = keys;
@@ -372,6 +371,7 @@ export default () => {
           bench.style.outline = "none";
         }
         bench.addEventListener("keydown", press, { signal });
+        giveNames(bench, signal);
       });
     }
     return () => keys.abort();

@@ -6,6 +6,7 @@ has the folder mounted, need read nothing else. A finished one may be sent aroun
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -157,8 +158,12 @@ def read_record(path: Path) -> StudyRecord:
         StoreError: it is no record of a study, or one of another format.
         OSError: it cannot be read.
     """
-    if path.stat().st_size > LARGEST:
-        raise StoreError(f"{path} is no record of a study: it has {path.stat().st_size:,} bytes.")
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        # A stranger's folder may hold a pipe, on which one would wait for ever, or a link to any file of this machine.
+        raise StoreError(f"{path} is no record of a study: it is not a plain file.")
+    if found.st_size > LARGEST:
+        raise StoreError(f"{path} is no record of a study: it has {found.st_size:,} bytes.")
     with understood(path, "record of a study"):
         return StudyRecord.model_validate_json(path.read_text(encoding="utf-8"))
 

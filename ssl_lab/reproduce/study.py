@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from ssl_lab.datasets import Dataset
     from ssl_lab.evaluation import ProbeConfig, ProbeResult
     from ssl_lab.trainer import Trainer
+
+STALE = 60.0
+"""Seconds after which a file that asks to let go was meant for a process of before."""
 
 
 def run_study(
@@ -60,8 +64,10 @@ def run_study(
     running: dict[Future[str], Job] = {}
     flag = folder / f".stop-{os.getpid()}"
     flag.unlink(missing_ok=True)
-    # What asked a worker to let go that was killed before it could.
-    (folder / STOP).unlink(missing_ok=True)
+    # What asked a worker to let go that was killed before it could; what came while we loaded torch is meant for us.
+    with contextlib.suppress(OSError):
+        if time.time() - (folder / STOP).stat().st_mtime > STALE:
+            (folder / STOP).unlink()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
             while waiting or running:

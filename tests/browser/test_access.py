@@ -141,6 +141,7 @@ def test_the_bench_works_by_keyboard_alone(app: Server, open_page: Callable[...,
 def test_names_are_given_in_jupyterlab_too(jupyterlab_server: Server, open_page: Callable[..., Watched]) -> None:
     write_notebook(
         jupyterlab_server.root / "bench.ipynb",
+        "import ipywidgets\nipywidgets.IntSlider(description='of another one')",
         "from importlib.resources import files\nfrom lab import Bench\n"
         "Bench.open(files('lab') / 'recordings' / 'collapse-and-return.sqlite')",
     )
@@ -148,4 +149,8 @@ def test_names_are_given_in_jupyterlab_too(jupyterlab_server: Server, open_page:
     page.page.wait_for_selector(".ssl-bench .bqplot path.line", timeout=60_000)
     named(page)
     axe(page, within=".ssl-bench")
+    # What has a name keeps it, and what is not the bench's is left alone.
+    assert page.page.locator(".ssl-bench input[aria-label='Step shown']").count() == 1
+    others = page.page.locator(".noUi-handle:not(.ssl-bench *)")
+    assert [handle.get_attribute("aria-label") for handle in others.all()] == [None]
     page_is_clean(page)

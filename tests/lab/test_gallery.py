@@ -6,21 +6,24 @@ import asyncio
 import contextlib
 import html
 import json
+import os
 import re
 import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import jinja2
 import pytest
 
 from benchmarks.trust.client import alone
 from lab import gallery as gallery_module
 from lab import sketch
-from lab.catalogue import recordings
+from lab.catalogue import Entry, recordings
 from lab.gallery import FILM, RUNS, Gallery, ago, names
-from lab.serve import _front, notebooks_dir
+from lab.serve import TEMPLATES, _front, notebooks_dir
 from ssl_lab import RunStore, preset
 from ssl_lab.errors import SSLLabError
 from ssl_lab.store import Metrics
@@ -90,10 +93,32 @@ def test_a_picture_beside_the_notebook_is_shown_as_an_image_whose_scripts_do_not
     notebook(tmp_path / "own.ipynb", ssl_lab={"picture": "own.svg"})
     (tmp_path / "large.png").write_bytes(b"x" * 400_000)
     notebook(tmp_path / "large.ipynb", ssl_lab={"picture": "large.png"})
-    large, own = Gallery(tmp_path, tmp_path).cards()
+    # One would wait for ever on a pipe that nobody writes.
+    os.mkfifo(tmp_path / "pipe.png")
+    notebook(tmp_path / "pipe.ipynb", ssl_lab={"picture": "pipe.png"})
+    shelf, found = Gallery(tmp_path, tmp_path), []
+    reader = threading.Thread(target=lambda: found.extend(shelf.cards()), daemon=True)
+    reader.start()
+    reader.join(30)
+    large, own, pipe = found
     assert own.picture.startswith('<img alt="" src="data:image/svg+xml;base64,')
     assert "script" not in own.picture
-    assert large.picture == sketch.plain("x").svg
+    assert large.picture == pipe.picture == sketch.plain("x").svg
+
+
+def test_a_notebook_that_says_anything_of_itself_still_has_a_title() -> None:
+    folder = TEMPLATES / "nbconvert" / "templates" / "ssl-lab"
+    parent = jinja2.DictLoader({"voila/templates/lab/index.html.j2": "{{ nb.metadata.title }}"})
+    loader = jinja2.ChoiceLoader([parent, jinja2.FileSystemLoader(folder)])
+    page = jinja2.Environment(loader=loader, extensions=["jinja2.ext.do"], autoescape=True).get_template(
+        "index.html.j2"
+    )
+
+    def title(said: object) -> str:
+        return page.render(nb=SimpleNamespace(metadata={"ssl_lab": said}, cells=[]), page_config={})
+
+    assert title({"title": "The bench"}) == "The bench · ssl-lab"
+    assert [title(said) for said in ("words", ["x"], 7, None, {})] == ["ssl-lab"] * 5
 
 
 def test_pictures_and_the_film_are_drawn_from_the_recording() -> None:
@@ -131,7 +156,7 @@ def test_runs_are_listed_newest_first_and_recordings_after_them(tmp_path: Path) 
     assert "effective rank from" in runs.own[0].spark.lower()
     assert runs.own[1].spark == ""
     assert (runs.own[1].accuracy, runs.own[1].state) == ("50.0 %", "done")
-    assert [line.key for line in runs.recorded] == [f"recording: {path.stem}" for path in recordings()]
+    assert {line.key for line in runs.recorded} == {f"recording: {path.stem}" for path in recordings()}
     assert all(line.spark and not line.state for line in runs.recorded)
 
 
@@ -158,6 +183,34 @@ def test_what_cannot_be_read_does_not_break_the_page(
         assert len(shown(answer.body, "recordings")) == len(recordings())
 
     behind_gate(use, front=None)
+
+
+def test_a_run_that_cannot_be_listed_keeps_no_other_one_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("whole", "odd"):
+        quick_run(tmp_path / "results", name)
+    usual = Gallery._line
+
+    def line(shelf: Gallery, entry: Entry, now: float) -> gallery_module.Line:
+        if entry.key == "odd":
+            raise ValueError("of another kind")
+        return usual(shelf, entry, now)
+
+    monkeypatch.setattr(Gallery, "_line", line)
+    shelf = Gallery(tmp_path, tmp_path / "results")
+    found = shelf.runs()
+    assert ([run.key for run in found.own], found.more, len(found.recorded)) == (["whole"], 0, len(recordings()))
+
+    def broken() -> gallery_module.Runs:
+        raise RuntimeError("a mistake of ours")
+
+    async def go() -> None:
+        assert [run.key for run in (await shelf.page())["runs"].own] == ["whole"]
+        monkeypatch.setattr(shelf, "runs", broken)
+        await shelf._look_again()
+        assert [run.key for run in shelf._runs.own] == ["whole"], "what was found before is still shown"
+
+    alone(go)
+    shelf.close()
 
 
 def test_names_and_titles_are_words_and_no_markup(

@@ -24,7 +24,7 @@ class _Fake(Kernels):
         self.alive: dict[str, SimpleNamespace] = {}
         self.ended: list[str] = []
         self.told: list[tuple[str, str]] = []
-        self.broken = False
+        self.broken = self.silent = False
         self._places, self._ready, self._resting, self._closing = [], [], 0.0, False
         self.most, self.wanted, self.rest = 3, 3, 0.0
 
@@ -45,6 +45,8 @@ class _Fake(Kernels):
         await asyncio.sleep(0)
         if self.broken:
             raise RuntimeError("it fails")
+        if self.silent:
+            await asyncio.Event().wait()
         self.told.append((kernel, code))
 
     async def shutdown_kernel(self, kernel_id: str, *_: Any, **__: Any) -> None:
@@ -161,6 +163,36 @@ def test_a_page_of_another_kind_gets_a_kernel_of_its_own_and_so_does_one_whose_k
         assert house._ready == []
         assert sorted(house.alive) == ["k1", "k2"]
         assert house._resting > time.monotonic()
+
+    alone(go)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["patience", "cancelled"])
+def test_a_kernel_that_is_given_up_while_it_comes_is_ended(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> None:
+        house = _Fake()
+        house.wanted, house.silent = 1, True
+        if not leaves:
+            monkeypatch.setattr("lab.pool.START_PATIENCE", 0.1)
+        heat = asyncio.create_task(house._heat())
+        await asyncio.sleep(0)
+        place = await house.enter()
+        assert place is not None
+        with house.seated(place):
+            opening = asyncio.create_task(house.start_kernel(kernel_name="python3", path="", env={}))
+            await asyncio.sleep(0)
+            if leaves:
+                opening.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await opening
+            else:
+                assert await opening == "k1"
+        async with asyncio.timeout(10):
+            while "k0" not in house.ended:
+                await asyncio.sleep(0.01)
+            # Nor is the filling of the pool at its end.
+            await heat
+        assert list(house.alive) == ([] if leaves else ["k1"])
 
     alone(go)
 

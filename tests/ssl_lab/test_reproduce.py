@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -19,12 +20,12 @@ from ssl_lab.reproduce.command import INTERRUPTED
 from ssl_lab.reproduce.findings import findings
 from ssl_lab.reproduce.progress import LOCK, STOP, Progress, look
 from ssl_lab.reproduce.published import PUBLISHED, published
-from ssl_lab.reproduce.record import RECORD, read_record
+from ssl_lab.reproduce.record import RECORD, StudyRecord, read_record
 from ssl_lab.reproduce.recorder import Recorder
 from ssl_lab.reproduce.reference import distances, read_reference
 from ssl_lab.reproduce.results import Outcome, Seeds, over_seeds, read_outcome
 from ssl_lab.reproduce.rows import ITEMS, LESSON, PAPER, ROWS, SMALL, Job, chosen, jobs
-from ssl_lab.reproduce.study import _pretrained, run_job, run_study
+from ssl_lab.reproduce.study import STALE, _pretrained, run_job, run_study
 from ssl_lab.reproduce.theory_check import checks
 from ssl_lab.seat import Seat, taken
 from ssl_lab.spectrum import Spectrum
@@ -319,6 +320,60 @@ def test_a_record_that_is_none_is_said(text: str, said: str, tmp_path: Path) -> 
         read_record(tmp_path / RECORD)
 
 
+def test_a_record_is_a_plain_file(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text('{"items": [], "scale": "small", "data": "x", "seeds": 1, "epochs": 1}')
+    assert read_record(tmp_path / "there").scale == "small"
+    (tmp_path / RECORD).symlink_to(tmp_path / "there")
+    with pytest.raises(StoreError, match="not a plain file"):
+        read_record(tmp_path / RECORD)
+    (tmp_path / RECORD).unlink()
+    os.mkfifo(tmp_path / RECORD)
+    # Without a look at what it is, this would wait for ever.
+    said: list[str] = []
+
+    def read() -> None:
+        with pytest.raises(StoreError) as caught:
+            read_record(tmp_path / RECORD)
+        said.append(str(caught.value))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(30)
+    assert "not a plain file" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "papers"),
+    [
+        ({}, True),
+        ({"train": None}, True),
+        ({"epochs": 100}, True),
+        ({"data": "stl10", "train": 105_000}, True),
+        ({"epochs": 2}, False),
+        ({"epochs": 99}, False),
+        ({"encoder": "small"}, False),
+        ({"width": 16}, False),
+        ({"image_size": 16}, False),
+        ({"train": 49_999}, False),
+        ({"data": "stl10"}, False),
+        ({"data": "digits"}, False),
+        ({"scale": "small"}, False),
+    ],
+)
+def test_a_study_may_be_compared_with_print_if_it_is_the_papers(changes: dict[str, Any], papers: bool) -> None:
+    said = {"items": ("table1",), "scale": "paper", "data": "cifar10", "seeds": 3, "epochs": 101}
+    said |= {"encoder": "resnet18", "width": 64, "image_size": None, "train": 50_000}
+    assert StudyRecord(**(said | changes)).papers is papers
+
+
+def test_the_papers_jobs_make_a_record_that_may_be_compared(tmp_path: Path) -> None:
+    for epochs, papers in ((PAPER.epochs, True), (2, False)):
+        found = made(["table1"], epochs=epochs)
+        recorder = Recorder(tmp_path, chosen(["table1"]), found, PAPER, "cifar10", "CIFAR-10")
+        recorder.write("running", [Progress(job, 0, 1, False) for job in found])
+        assert read_record(tmp_path / RECORD).papers is papers
+
+
 def test_one_run_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
     good, bad = tiny(["untrained", "directpred"], epochs=1)
     knobs = bad.config.knobs.changed({"lr": 100.0, "weight_decay": 1.0})
@@ -337,6 +392,17 @@ def test_a_study_knows_when_its_time_is_over(tmp_path: Path) -> None:
     found = tiny(["byol", "directpred"], epochs=30)
     assert not run_study(found, tmp_path, workers=1, probe_epochs=2, deadline=0.0)
     assert [look(job, tmp_path).steps for job in found] == [0, 0]
+
+
+def test_a_study_that_is_asked_to_stop_while_it_loads_stops(tmp_path: Path) -> None:
+    found = tiny(["untrained"])
+    (tmp_path / STOP).touch()
+    assert not run_study(found, tmp_path, workers=1, probe_epochs=2)
+    assert not (tmp_path / STOP).exists()
+    # One that was meant for a process of before does not count.
+    (tmp_path / STOP).touch()
+    os.utime(tmp_path / STOP, (time.time() - STALE - 1,) * 2)
+    assert run_study(found, tmp_path, workers=1, probe_epochs=2)
 
 
 def test_the_ceiling_learns(tmp_path: Path) -> None:
