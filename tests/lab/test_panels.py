@@ -200,11 +200,20 @@ def test_what_the_theory_has_no_curve_for(tmp_path: Path) -> None:
     assert places(panel.unstable) == [(0, 0)]
     panel = plane_of(preset("no-predictor"), none)
     assert set(panel.rule.y.tolist()) == {1.0}
-    assert places(panel.stable) == [(0, 1)]
+    # A cosine's largest direction stands at 1 however small it becomes: only of the theory's own model is 0 a place.
+    assert not panel.stable.visible
     assert "theorem 2" in panel.note.value
+    panel = plane_of(preset("linear", dataset="gaussian"), tmp_path / "identity", predictor="none")
+    assert places(panel.stable) == [(0, 1)]
     panel = plane_of(preset("byol"), tmp_path / "through", stop_gradient=False)
     assert not panel.rule.visible
+    assert not panel.stable.visible
+    assert "theorem 2" in panel.note.value
+    panel = plane_of(preset("linear", dataset="gaussian"), tmp_path / "both", stop_gradient=False)
     assert places(panel.stable) == [(0, 0)]
+    # Without augmentation and decay nothing pulls.
+    panel = plane_of(preset("no-predictor"), tmp_path / "pulled", augmentation=0.0, weight_decay=0.0)
+    assert "theorem 2" not in panel.note.value
     panel = plane_of(preset("byol"), frozen, lr_predictor=0.0)
     assert not panel.rule.visible
     assert not panel.stable.visible
