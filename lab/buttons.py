@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 ACCENT = "#2a8fd4"
 EVENT = "#d55e00"
 
@@ -29,3 +31,9 @@ def shared_css(root: str) -> str:
   .{root} .ssl-do.ssl-little {{ height: 32px; padding: 0 12px; }}
 }}
 """
+
+
+def script(name: str) -> str:
+    """A widget's script, with what all of them use before it: a widget's module is one text and can import nothing."""
+    static = Path(__file__).parent / "static"
+    return "".join((static / part).read_text(encoding="utf-8") for part in ("dom.js", name))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets as t
 
-from lab.buttons import ACCENT, EVENT, shared_css
+from lab.buttons import ACCENT, EVENT, script, shared_css
 
 _CSS = f"""{shared_css("ssl-card")}
 .ssl-left > :has(> .ssl-card) {{ width: 100%; margin: 0; overflow: visible; }}
@@ -75,7 +74,7 @@ class Card(anywidget.AnyWidget):
     the number of the question that the page showed.
     """
 
-    _esm: ClassVar[Any] = Path(__file__).parent / "static" / "card.js"
+    _esm: ClassVar[Any] = script("card.js")
     _css: ClassVar[Any] = _CSS
 
     state: Any = t.Dict(help="All that is on the card.").tag(sync=True)

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets as t
 
-from lab.buttons import ACCENT, shared_css
+from lab.buttons import ACCENT, script, shared_css
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Files(anywidget.AnyWidget):
     Under Voila a file may be dropped anywhere on the page; elsewhere on the enclosing element of class ``ssl-bench``.
     """
 
-    _esm: ClassVar[Any] = Path(__file__).parent / "static" / "files.js"
+    _esm: ClassVar[Any] = script("files.js")
     _css: ClassVar[Any] = _CSS
 
     progress: Any = t.Unicode("", help='What is on its way: "Saving run.csv… 45 %", or nothing.').tag(sync=True)

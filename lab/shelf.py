@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets as t
 
-from lab.buttons import ACCENT, shared_css
+from lab.buttons import ACCENT, script, shared_css
 
 _CSS = f"""{shared_css("ssl-shelf")}
 .ssl-shelf .ssl-scroll {{ position: relative; max-height: 16em; overflow-x: hidden; overflow-y: auto;
@@ -74,7 +73,7 @@ class Shelf(anywidget.AnyWidget):
     ``{"delete": name}`` for "Delete", once it was pressed twice.
     """
 
-    _esm: ClassVar[Any] = Path(__file__).parent / "static" / "shelf.js"
+    _esm: ClassVar[Any] = script("shelf.js")
     _css: ClassVar[Any] = _CSS
 
     runs: Any = t.List(t.Dict(), help="The runs, a fork right after the run (or fork) that it grew from.").tag(

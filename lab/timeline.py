@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets as t
 
-from lab.buttons import ACCENT, EVENT, shared_css
+from lab.buttons import ACCENT, EVENT, script, shared_css
 
 # The thumb's middle goes from half a thumb to half a thumb before the end: so does all that lies along the bar.
 _CSS = f"""{shared_css("ssl-timeline")}
@@ -103,7 +102,7 @@ class Timeline(anywidget.AnyWidget):
     "event": number}`` for "Undo" beside an event.
     """
 
-    _esm: ClassVar[Any] = Path(__file__).parent / "static" / "timeline.js"
+    _esm: ClassVar[Any] = script("timeline.js")
     _css: ClassVar[Any] = _CSS
 
     step: Any = t.Int(-1, help="Step that the panels show; -1 while they follow the run.").tag(

@@ -2,19 +2,6 @@
 
 let rooms = 0;
 
-function make(tag, className = "", attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// Writing what is there already would wake screen readers.
-function put(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
 function render({ model, el }) {
   const room = `ssl-bets-${++rooms}`;
   el.classList.add("ssl-wide");

@@ -13,14 +13,6 @@ function voilaPage() {
   return document.body.dataset.voila !== undefined || /\/voila\/(render\/|$)/.test(path);
 }
 
-function make(tag, className = "", attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
 const megabytes = (bytes) => Math.round(bytes / 1e6).toLocaleString("en-US");
 
 function save(name, blob) {

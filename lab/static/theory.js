@@ -4,19 +4,6 @@ const LOG_STEPS = 100;
 const MOVES = /^(Arrow|Page|Home|End)/;
 let boards = 0;
 
-function make(tag, className = "", attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// Writing what is there already would wake screen readers and observers.
-function put(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
 function words(knob, value) {
   if (knob.log) return String(Number(value.toPrecision(2)));
   return value.toFixed(Math.max(0, Math.ceil(-Math.log10(knob.step) - 1e-9)));

@@ -10,19 +10,6 @@ const UNDO_HINT = "Takes the run back to just before it, as a fork";
 const grouped = new Intl.NumberFormat("en-US");
 let rooms = 0;
 
-function make(tag, className = "", attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// Writing what is there already would wake screen readers and observers.
-function put(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
 function mark(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }

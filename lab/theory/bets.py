@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets as t
 
-from lab.buttons import ACCENT, shared_css
+from lab.buttons import ACCENT, script, shared_css
 
 _CSS = f"""{shared_css("ssl-lesson")}
 .ssl-lesson .ssl-questions {{ display: grid; gap: 12px;
@@ -41,7 +40,7 @@ class Bets(anywidget.AnyWidget):
     ``{"do": "show", "question": i}``.
     """
 
-    _esm: ClassVar[Any] = Path(__file__).parents[1] / "static" / "bets.js"
+    _esm: ClassVar[Any] = script("bets.js")
     _css: ClassVar[Any] = _CSS
 
     questions: Any = t.List(help="As ``Lesson.state`` gives them.").tag(sync=True)

@@ -6,13 +6,12 @@ Native controls, so that a keyboard, a finger and a screen reader each work them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets as t
 
-from lab.buttons import ACCENT, shared_css
+from lab.buttons import ACCENT, script, shared_css
 from lab.theory.flow import RANGES, SWITCHES
 
 SPEEDS: tuple[tuple[str, float], ...] = (("slow", 2.0), ("as usual", 8.0), ("fast", 30.0))
@@ -63,7 +62,7 @@ class Board(anywidget.AnyWidget):
     ``{"do": "play"}``, ``"pause"``, ``"step"`` or ``"restart"``.
     """
 
-    _esm: ClassVar[Any] = Path(__file__).parents[1] / "static" / "theory.js"
+    _esm: ClassVar[Any] = script("theory.js")
     _css: ClassVar[Any] = _CSS
 
     groups: Any = t.List(help="Sliders: [heading, [{name, label, symbol, low, high, step, log, help}]].").tag(sync=True)

@@ -5,6 +5,7 @@ Many curves of one look are one line with gaps: to the browser that is one path,
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,13 @@ class Picture(Panel):
         """Draws a :class:`Flow` as it is now."""
         self.move(view)
 
+    @abstractmethod
     def turn(self, flow: Flow) -> None:
         """Draws what a turn changes: the way ahead, and what is there to be seen of the theory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def move(self, flow: Flow) -> None:
         """Draws what changes as time goes by."""
-        raise NotImplementedError
 
 
 def put(mark: bq.Mark, x: Any, y: Any) -> None:
@@ -297,9 +298,9 @@ class OverTime(Picture):
         line = np.append(self.grid, self.grid[-1])
         return float32(np.append(np.tile(line, MODES), self.grid[0]))
 
+    @abstractmethod
     def values(self, states: Array) -> Array:
         """What is drawn of states (T, 3, n): (T, n)."""
-        raise NotImplementedError
 
     def levels(self, flow: Flow) -> tuple[float | None, float | None]:
         """Where the lines of p+ and p- stand."""
