@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import Empty
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -82,6 +83,7 @@ class Kernels(_Manager):  # type: ignore[misc]
         self._ready: list[asyncio.Future[str]] = []
         self._resting = 0.0
         self._closing = False
+        self._begun: WeakValueDictionary[str, Any] = WeakValueDictionary()
         super().__init__(**traits)
 
     # ------------------------------------------------------------ places
@@ -131,6 +133,12 @@ class Kernels(_Manager):  # type: ignore[misc]
 
     async def _launch(self, **arguments: Any) -> str:
         return str(await super().start_kernel(**arguments))
+
+    def pre_start_kernel(self, kernel_name: str | None, kwargs: Any) -> Any:
+        """A kernel is known by its manager before it has a process: Jupyter lists it only when it has started."""
+        manager, name, kernel = super().pre_start_kernel(kernel_name, kwargs)
+        self._begun[kernel] = manager
+        return manager, name, kernel
 
     def get_pool_size(self, _notebook: str) -> int:
         """Voila asks how many pages are there already."""
@@ -263,10 +271,33 @@ class Kernels(_Manager):  # type: ignore[misc]
                 await self.shutdown_kernel(kernel)
 
     async def shutdown_all(self, *arguments: Any, **named: Any) -> None:
-        """Ends them all. The loop that made them ready may have stopped."""
+        """Ends them all. The loop that made them ready may have stopped.
+
+        Jupyter begins with an interrupt, even of a kernel that shall end at once, and whatever runs there prints a
+        traceback into the window where Ctrl-C was pressed. So none has a process any more when Jupyter's turn comes.
+        """
         self._closing = True
         self._ready = []
+        heard = {place.kernel for place in self._places if place.spoke}
+        await asyncio.gather(*(_end(manager, asked=name in heard) for name, manager in self._begun.items()))
+        # What had only begun is in no list of Jupyter's to be ended, and ends for it with an error.
+        for name in [name for name in self._pending_kernels if name not in self]:
+            self._pending_kernels.pop(name)
         await super().shutdown_all(*arguments, **named)
+
+
+async def _end(manager: Any, *, asked: bool) -> None:
+    """Ends a kernel's process: one that a page speaks to is asked to say goodbye, any other one is not."""
+    manager.shutting_down = True
+    manager.stop_restarter()
+    if not manager.has_kernel:
+        return
+    if asked:
+        await manager.request_shutdown()
+        await manager.finish_shutdown()
+    else:
+        await manager.provisioner.kill()
+        await manager.provisioner.wait()
 
 
 class Client(AsyncKernelClient):

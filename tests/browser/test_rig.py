@@ -181,10 +181,8 @@ def test_the_server_ends_its_kernels(
     os.kill(server.process.pid, signal.SIGINT)
     assert server.process.wait(timeout=30) == 0, server.log.read_text()
     assert not [pid for pid in kernels if Path(f"/proc/{pid}").exists()]
-    # Jupyter ends a kernel that is only just being preheated by an interrupt, which that process prints on its way out.
-    traces = server.log.read_text().split("Traceback (most recent call last):")[1:]
-    ours = [trace for trace in traces if "ipykernel_launcher.py" not in trace or "KeyboardInterrupt" not in trace]
-    assert not ours, ours
+    # Also of a kernel that was only just made ready.
+    assert "Traceback" not in server.log.read_text(), server.log.read_text()
 
 
 def test_jupyterlab_shows_the_same(serve_jupyterlab: Callable[..., Server], open_page: Callable[..., Watched]) -> None:
