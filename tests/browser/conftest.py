@@ -17,6 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -154,11 +155,11 @@ def sideways(page: Watched) -> int:
     return int(page.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
-def screenshot(page: Watched, name: str) -> Path:
+def screenshot(page: Watched, name: str, *, full: bool = True) -> Path:
     """A picture of the page in ``./screenshots``, for people to look at."""
     SCREENSHOTS.mkdir(exist_ok=True)
     path = SCREENSHOTS / f"{name}.png"
-    page.page.screenshot(path=path, full_page=True)
+    page.page.screenshot(path=path, full_page=full)
     return path
 
 
@@ -196,23 +197,45 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def open_page(chromium: Any) -> Iterator[Callable[..., Watched]]:
-    """Opens pages that are watched from the first request on."""
-    contexts: list[Any] = []
+class Pages:
+    """Opens pages that are watched from the first request on, and closes them at the end."""
 
-    def open_one(url: str, *, width: int = 1400, height: int = 900, dark: bool = False) -> Watched:
+    def __init__(self, chromium: Any) -> None:
+        self._chromium = chromium
+        self._opened: list[Watched] = []
+
+    def __call__(self, url: str, *, width: int = 1400, height: int = 900, dark: bool = False) -> Watched:
         scheme = "dark" if dark else "light"
-        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        context = self._chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         context.set_default_timeout(30_000)
-        contexts.append(context)
         page = Watched(context.new_page()).watch()
+        self._opened.append(page)
         page.page.goto(url, wait_until="commit")
         return page
 
-    yield open_one
-    for context in contexts:
-        context.close()
+    def when_failed(self, test: str) -> Iterator[tuple[str, str]]:
+        """What is on the pages now, as a picture each, and what happened on them."""
+        for number, page in enumerate(self._opened, 1):
+            place = f"failed-{re.sub(r'[^A-Za-z0-9]+', '-', test).strip('-')}-{number}"
+            # A test that fails because of a page may have one of which no picture can be taken.
+            try:
+                picture = str(screenshot(page, f"{place}-{uuid.uuid4().hex[:4]}", full=False).relative_to(ROOT))
+            except sync_api.Error as error:
+                picture = f"no picture: {error.message.splitlines()[0]}"
+            yield f"page {number}", "\n".join([page.page.url, picture, *page.seen])
+
+    def close(self) -> None:
+        """Closes them all."""
+        for page in self._opened:
+            page.page.context.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Pages]:
+    """Opens pages that are watched from the first request on."""
+    pages = Pages(chromium)
+    yield pages
+    pages.close()
 
 
 # ---------------------------------------------------------------- servers
@@ -237,6 +260,10 @@ class Server:
     def at(self, path: str) -> str:
         """The address of a path on it."""
         return f"{self.url}/{path.lstrip('/')}"
+
+    def when_failed(self, _test: str) -> Iterator[tuple[str, str]]:
+        """The end of what it has said."""
+        yield f"log of {self.url}", self.log.read_text(errors="replace")[-6000:]
 
 
 def _answers(url: str) -> bool:
