@@ -1,7 +1,8 @@
-"""What holds for all tests: a second try where browsers and servers are driven, and signals that reach children."""
+"""What holds for all tests: two at a time, a second try where browsers and servers are driven, signals that arrive."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,26 @@ HERE = Path(__file__).parent
 
 DRIVEN = ("browser/", "trust/", "test_words.py", "lab/test_culling.py", "lab/test_pool.py", "lab/test_reproduction.py")
 """Tests that drive real browsers, servers and processes: on a machine that does much else one may come too late."""
+
+ALONE = ("browser/",)
+"""Of these, never two at once: two browsers on two cores are too slow for anybody."""
+
+WORKERS = 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """All tests are run by two workers; some of them, as files or by name, in this process as ever."""
+    if (
+        config.pluginmanager.hasplugin("xdist")
+        and config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        and config.option.numprocesses is None
+        and not (config.option.usepdb or config.option.keyword or config.option.markexpr or config.option.lf)
+        and (os.cpu_count() or 1) >= WORKERS
+    ):
+        config.option.numprocesses, config.option.dist = WORKERS, "loadgroup"
+        # The browser's come first, and they are what takes longest by one worker.
+        config.option.loadscopereorder = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,13 +48,21 @@ def _not_for_us(_number: int, _frame: object) -> None:
     pass
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One second try for what is driven; none for what is computed, which is right or is not."""
-    if not config.pluginmanager.hasplugin("rerunfailures"):
-        return
+    """What is driven has one second try; never are two browsers open at once.
+
+    What is computed has none: it is right, or it is not. Its files are handed out one by one.
+    """
+    again, together = (config.pluginmanager.hasplugin(name) for name in ("rerunfailures", "xdist"))
     for item in items:
-        if item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix().startswith(DRIVEN):
+        if not item.path.is_relative_to(HERE):
+            continue
+        file = item.path.relative_to(HERE).as_posix()
+        if again and file.startswith(DRIVEN):
             item.add_marker(pytest.mark.flaky(reruns=1))
+        if together:
+            item.add_marker(pytest.mark.xdist_group("driven" if file.startswith(ALONE) else file))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -37,7 +37,7 @@ APP = "import sys; from ssl_lab.cli import main; sys.exit(main(['app', '--no-bro
 BARE = (
     "import sys; from pathlib import Path; from lab.serve import serve; "
     "serve(Path(sys.argv[1]), notebooks=Path(sys.argv[2]), port=int(sys.argv[3]), token=sys.argv[4], "
-    "open_browser=False, preheat=0)"
+    "open_browser=False, preheat=int(sys.argv[5]))"
 )
 """The server alone over a folder of notebooks, without an engine beside it."""
 
@@ -68,6 +68,7 @@ def served(
     notebooks: Path | None = None,
     environment: Mapping[str, str] | None = None,
     patience: float = 90.0,
+    preheat: int = 0,
 ) -> Iterator[Served]:
     """The app over a folder of runs, as the command line starts it, with a token.
 
@@ -78,6 +79,7 @@ def served(
         notebooks: serve these instead, without an engine.
         environment: added to that of this process.
         patience: seconds until it has to answer.
+        preheat: kernels that are kept ready, of a server over other notebooks.
     """
     results.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
@@ -86,7 +88,7 @@ def served(
     if notebooks is None:
         words = [APP, "--port", str(port), "--results", str(results), "--token", TOKEN, *options]
     else:
-        words = [BARE, str(results), str(notebooks), str(port), TOKEN]
+        words = [BARE, str(results), str(notebooks), str(port), TOKEN, str(preheat)]
     log = results.parent / f"server-{port}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -19,8 +19,8 @@ from benchmarks.trust.client import Closed, Served, Visitor, alone, cookie_of, m
 EVERY = 2.0
 """Seconds from visitor to visitor."""
 
-LOOK_ON = 60.0
-"""Seconds for which all look on after the last has come; fewer where few come."""
+LOOK_ON, LOOK_BRIEFLY = 60.0, 4.0
+"""Seconds for which all look on after the last has come; where few come, a few."""
 
 MOST_MEMORY = 150_000_000
 """Proportional set size of a visitor's kernel, in bytes."""
@@ -68,8 +68,10 @@ def _speed(page: Visitor, words: str) -> tuple[str, int]:
     raise LookupError(f"there is no speed of {words}")
 
 
-async def _come(at: Served, cookie: str, number: int, verdict: Verdict, slow: str | None) -> Visitor | None:
-    await asyncio.sleep(number * EVERY)
+async def _come(
+    at: Served, cookie: str, number: int, every: float, verdict: Verdict, slow: str | None
+) -> Visitor | None:
+    await asyncio.sleep(number * every)
     try:
         page = await Visitor.open(at, cookie, seconds=120)
         await page.until_picture(120)
@@ -88,15 +90,17 @@ async def _come(at: Served, cookie: str, number: int, verdict: Verdict, slow: st
 
 async def _class(at: Served, results: Path, count: int, verdict: Verdict, starve: bool) -> None:
     cookie = await cookie_of(at)
+    # Few that come to try the harness need not wait for each other.
+    every = EVERY if count >= A_CLASS else EVERY / 4
     came = await asyncio.gather(
-        *(_come(at, cookie, n, verdict, "1 step/s" if starve and n == 0 else None) for n in range(count))
+        *(_come(at, cookie, n, every, verdict, "1 step/s" if starve and n == 0 else None) for n in range(count))
     )
     pages = [page for page in came if page is not None]
     verdict.tried += count
     names = {page.run: page.run for page in pages if page.run}
     begun = _steps(results, names)
     started = time.monotonic()
-    await asyncio.sleep(LOOK_ON if count >= A_CLASS else 6.0)
+    await asyncio.sleep(LOOK_ON if count >= A_CLASS else LOOK_BRIEFLY)
     # The house is full now.
     verdict.tried += 1
     try:

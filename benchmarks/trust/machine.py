@@ -77,6 +77,8 @@ class _Session:
     events: int = 0
     replayed: int = 0
     begun: int = 0
+    first: bool = False
+    """Whether the first run that fails is enough: what comes after it does nothing."""
 
 
 SHARES = st.one_of(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.sampled_from((0.0, 1.0)))
@@ -97,6 +99,8 @@ class BenchMachine(RuleBasedStateMachine):
     @initialize(preset=st.sampled_from(sorted(PRESETS)), epochs=st.sampled_from((None, None, None, 1)))
     def begin(self, preset: str, epochs: int | None) -> None:
         session = self.session
+        if session.first and session.verdict.failures:
+            return
         session.begun += 1
         # Whatever the run before left behind is not this one's.
         session.witness.take()
@@ -227,8 +231,8 @@ class BenchMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         session, folder = self.session, Path(self._folder.name)
-        session.verdict.tried += 1
         person = self.person
+        session.verdict.tried = session.begun
         if person is not None:
             try:
                 person.close()
@@ -253,10 +257,10 @@ class BenchMachine(RuleBasedStateMachine):
 
 
 def machine(count: int, actions: int, planted: Sequence[AbstractContextManager[Any]] = ()) -> _Session:
-    """So many runs of so many actions, with these faults planted."""
+    """So many runs of so many actions; with faults planted, until one run has shown them."""
     with ExitStack() as stack:
         witness, diverged = stack.enter_context(Witness()), stack.enter_context(Diverged())
-        session = _Session(load_dataset(small_config()), witness, diverged)
+        session = _Session(load_dataset(small_config()), witness, diverged, first=bool(planted))
         for fault in planted:
             stack.enter_context(fault)
         for batch in range(-(-count // BATCH)):
@@ -320,7 +324,7 @@ FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 def fault(_folder: Path) -> Verdict:
-    """Each of the faults; a failure for each run that showed it, and none at all if one went unseen."""
+    """Each of the faults, until a run has shown it; no failure at all if one went unseen."""
     verdict = Verdict()
     unseen = []
     for words, plant in FAULTS.items():

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from voila.utils import ENV_VARIABLE
 
-from benchmarks.trust.client import alone
+from benchmarks.trust.client import alone, served
 from lab.pool import FREE_SHARE, KERNEL_BYTES, READY, START_PATIENCE, Kernels, Place, _result, affordable
+from tests.lab.conftest import wait_for
 
 
 class _Fake(Kernels):
@@ -231,3 +235,19 @@ def test_a_kernel_whose_page_never_came_is_ended() -> None:
 def test_kernels_are_kept_ready_within_a_part_of_the_memory(free: int | None, kept: int) -> None:
     assert affordable(30, lambda: free) == kept
     assert free is None or kept == 1 or kept * KERNEL_BYTES <= free * FREE_SHARE
+
+
+@pytest.mark.parametrize("coming", [False, True], ids=["before its kernel", "while it comes"])
+def test_ctrl_c_ends_a_kernel_that_is_only_coming_without_a_word(coming: bool, tmp_path: Path) -> None:
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    with served(tmp_path / "results", notebooks=notebooks, preheat=1) as at:
+        wait_for(at.kernels) if coming else wait_for(lambda: "The lab is open" in at.log.read_text())
+        server = psutil.Process(at.pid)
+        kernels = [psutil.Process(pid) for pid in at.kernels()]
+        os.kill(at.pid, signal.SIGINT)
+        wait_for(lambda: server.status() == psutil.STATUS_ZOMBIE)
+        kernels += [psutil.Process(pid) for pid in at.kernels()]
+        assert not [kernel for kernel in kernels if kernel.is_running()]
+    assert "Traceback" not in at.log.read_text(), at.log.read_text()
+    assert at.log.read_text().rstrip().endswith("Ending the kernels…")

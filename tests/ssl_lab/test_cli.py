@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_train_and_test_to_97_percent_and_the_same_to_the_bit(results: Path) -> None:
     """The README's promise, in processes of their own."""
     flags = ["--model", "directpred", "--dataset", "digits", "--epochs-pretraining", "60", "--seed", "0"]
-    outputs = [run("train", *flags, "--name", name, results=results) for name in ("a", "b")]
+    with ThreadPoolExecutor() as both:
+        outputs = list(both.map(lambda name: run("train", *flags, "--name", name, results=results), ("a", "b")))
     accuracies = []
     for output in outputs:
         assert output.returncode == 0, output.stderr

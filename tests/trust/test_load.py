@@ -12,8 +12,13 @@ from benchmarks.trust.load import CASES
 (CASE,) = CASES
 
 
-def test_runs_have_fair_turns_and_no_failure_reaches_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns are counted for a part of the time."""
     monkeypatch.setattr(load, "SECONDS", 5.0)
+
+
+def test_runs_have_fair_turns_and_no_failure_reaches_another(tmp_path: Path) -> None:
     verdict = CASE.run(CASE.quick, tmp_path)
     assert verdict.failures == []
     assert verdict.tried == CASE.quick + 4
