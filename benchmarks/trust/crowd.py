@@ -19,8 +19,11 @@ from benchmarks.trust.client import Closed, Served, Visitor, alone, cookie_of, m
 EVERY = 2.0
 """Seconds from visitor to visitor."""
 
-LOOK_ON, LOOK_BRIEFLY = 60.0, 4.0
-"""Seconds for which all look on after the last has come; where few come, a few."""
+LOOK_ON = 60.0
+"""Seconds for which all look on after the last has come; where few come, until a run has made a number of steps."""
+
+ENOUGH_STEPS = 50
+"""That number."""
 
 MOST_MEMORY = 150_000_000
 """Proportional set size of a visitor's kernel, in bytes."""
@@ -100,7 +103,15 @@ async def _class(at: Served, results: Path, count: int, verdict: Verdict, starve
     names = {page.run: page.run for page in pages if page.run}
     begun = _steps(results, names)
     started = time.monotonic()
-    await asyncio.sleep(LOOK_ON if count >= A_CLASS else LOOK_BRIEFLY)
+
+    def steps_made() -> dict[str, int]:
+        return {name: steps - begun[name] for name, steps in _steps(results, names).items()}
+
+    await asyncio.sleep(LOOK_ON if count >= A_CLASS else 1.0)
+    while max(steps_made().values(), default=0) < ENOUGH_STEPS and time.monotonic() - started < LOOK_ON:
+        await asyncio.sleep(0.5)
+    made = steps_made()
+    seconds = time.monotonic() - started
     # The house is full now.
     verdict.tried += 1
     try:
@@ -110,8 +121,6 @@ async def _class(at: Served, results: Path, count: int, verdict: Verdict, starve
     except Closed as error:
         if error.status != 503 or "house is full" not in error.body:
             verdict.failures.append(f"one more than the house holds was refused without words: {error}")
-    made = {name: steps - begun[name] for name, steps in _steps(results, names).items()}
-    seconds = time.monotonic() - started
     sizes = [memory(pid) for pid in _family(at.pid) if b"ipykernel" in _words(pid)]
     _judge(pages, made, sizes, seconds, verdict)
     await asyncio.gather(*(page.close() for page in pages))
