@@ -204,37 +204,36 @@ def lost(page: Watched) -> str:
     return str(page.page.evaluate("document.querySelector('#ssl-lost[role=alert]')?.innerText ?? ''"))
 
 
-def test_a_kernel_that_is_killed_is_said_and_the_page_can_be_had_again(app: Server, open_page: Open) -> None:
-    page = open_page(app.at(BENCH))
-    ready(page)
-    press(page, "10 steps")
-    eventually(lambda: step(page) == 10 and state(page) == "paused", "ten steps")
-    config = page.page.locator("#jupyter-config-data").text_content()
+def test_what_a_page_has_lost_is_said_and_can_be_had_again(app: Server, open_page: Open) -> None:
+    """A kernel that is killed, and a server that cannot be reached: two pages, which take their time to be sure."""
+    killed, cut_off = open_page(app.at(BENCH)), open_page(app.at(BENCH))
+    ready(killed)
+    press(killed, "10 steps")
+    eventually(lambda: step(killed) == 10 and state(killed) == "paused", "ten steps")
+    ready(cut_off)
+    config = killed.page.locator("#jupyter-config-data").text_content()
     kernel = json.loads(config)["kernelId"]
     (pid,) = [pid for pid in kernel_pids(app) if kernel.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(pid, signal.SIGKILL)
-    words = eventually(lambda: lost(page), "a word on the kernel", 60)
+    cut_off.page.context.set_offline(True)
+
+    words = eventually(lambda: lost(killed), "a word on the kernel", 60)
     assert "kernel" in words
     assert "What is recorded is not lost." in words
-    screenshot(page, "bench-kernel-killed")
-    page.leaving = True
-    page.page.get_by_role("button", name="Reload the page", exact=True).click()
-    page.page.wait_for_selector("#ssl-lost", state="detached")
-    page.leaving = False
-    ready(page)
-    eventually(lambda: step(page) == 10, "the same run")
-    assert lost(page) == ""
+    screenshot(killed, "bench-kernel-killed")
+    eventually(lambda: "The server does not answer" in lost(cut_off), "a word on the server", 60)
+    cut_off.page.context.set_offline(False)
 
-
-def test_a_server_that_cannot_be_reached_is_said_until_it_can(app: Server, open_page: Open) -> None:
-    page = open_page(app.at(BENCH))
-    ready(page)
-    page.page.context.set_offline(True)
-    eventually(lambda: "The server does not answer" in lost(page), "a word on the server", 60)
-    page.page.context.set_offline(False)
-    eventually(lambda: lost(page) == "", "a page that is well", 60)
-    press(page, "Step")
-    eventually(lambda: step(page) == 1, "a step")
+    killed.leaving = True
+    killed.page.get_by_role("button", name="Reload the page", exact=True).click()
+    killed.page.wait_for_selector("#ssl-lost", state="detached")
+    killed.leaving = False
+    ready(killed)
+    eventually(lambda: step(killed) == 10, "the same run")
+    assert lost(killed) == ""
+    eventually(lambda: lost(cut_off) == "", "a page that is well", 60)
+    press(cut_off, "Step")
+    eventually(lambda: step(cut_off) == 1, "a step")
 
 
 TRAINER_CELL = """

@@ -17,21 +17,30 @@ import torch
 from ssl_lab import RunStore, Trainer, checkpoint, cli, export, preset
 from ssl_lab.config import make_config, parse_knobs
 from ssl_lab.database import Budget, connect, told
+from ssl_lab.datasets import Dataset
 from ssl_lab.errors import ConfigError, KnobError, SSLLabError, StoreError, shown
 from ssl_lab.loop import drive
 from ssl_lab.mirror import Mirror
 from ssl_lab.store import check_name, open_run, results_dir, summary
+from tests.ssl_lab.conftest import small_config
 
 CRAFTED = "{__import__('pathlib').Path('owned').touch()}"
 
 
-@pytest.fixture
-def run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Path:
-    trainer = make_trainer(spectrum_every=5)
-    with RunStore.create("run", trainer.config, tmp_path) as store:
+@pytest.fixture(scope="module")
+def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, which nobody changes."""
+    trainer, results = Trainer(small_config(spectrum_every=5), digits), tmp_path_factory.mktemp("trained")
+    with RunStore.create("run", trainer.config, results) as store:
         store.send("set", {"ema": 0.5})
         drive(trainer, store, owner="train", until=10)
-    return tmp_path / "run" / "run.sqlite"
+    return results / "run"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """The file of a run of the test's own."""
+    return Path(shutil.copytree(trained, tmp_path / "run")) / "run.sqlite"
 
 
 def craft(path: Path, statement: str, values: tuple[Any, ...] = ()) -> None:
