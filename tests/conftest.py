@@ -26,6 +26,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """All tests are run by two workers; some of them, as files or by name, in this process as ever."""
     if (
         config.pluginmanager.hasplugin("xdist")
+        and not hasattr(config, "workerinput")
         and config.args_source is pytest.Config.ArgsSource.TESTPATHS
         and config.option.numprocesses is None
         and not (config.option.usepdb or config.option.keyword or config.option.markexpr or config.option.lf)
