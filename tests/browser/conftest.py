@@ -48,11 +48,25 @@ class Watched:
     requests: list[str] = field(default_factory=list)
     pictures: list[int] = field(default_factory=list)
     """Bytes of each change that a kernel sent to a widget."""
-    leaving: bool = False
-    """Set while a page is left on purpose: what it then breaks off has not failed."""
+    _leaving: bool = False
+    _open: set[Any] = field(default_factory=set)
+    """Requests that have no answer yet."""
+    _left: set[Any] = field(default_factory=set)
+    """Those that had none when their page was left."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.page, name)
+
+    @property
+    def leaving(self) -> bool:
+        """Set while a page is left on purpose: what it then breaks off has not failed, however late that is said."""
+        return self._leaving
+
+    @leaving.setter
+    def leaving(self, now: bool) -> None:
+        if self._leaving and not now:
+            self._left |= self._open
+        self._leaving = now
 
     def watch(self) -> Watched:
         """Begins the record."""
@@ -60,6 +74,7 @@ class Watched:
         self.page.on("pageerror", lambda error: self.seen.append(f"page error: {error}"))
         self.page.on("request", self._request)
         self.page.on("requestfailed", self._failed)
+        self.page.on("requestfinished", lambda request: self._open.discard(request))
         self.page.on("response", self._response)
         self.page.on("websocket", lambda socket: socket.on("framereceived", self._frame))
         return self
@@ -70,6 +85,7 @@ class Watched:
 
     def _request(self, request: Any) -> None:
         self.requests.append(request.url)
+        self._open.add(request)
         parts = urlsplit(request.url)
         if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname not in OUR_HOSTS:
             self.seen.append(f"foreign request: {request.url}")
@@ -81,7 +97,8 @@ class Watched:
             self.pictures.append(len(frame))
 
     def _failed(self, request: Any) -> None:
-        if not self.leaving:
+        self._open.discard(request)
+        if not self.leaving and not (request in self._left and "ABORTED" in str(request.failure)):
             self.seen.append(f"failed request: {request.method} {request.url}: {request.failure}")
 
     def _response(self, response: Any) -> None:
@@ -163,7 +180,7 @@ def screenshot(page: Watched, name: str, *, full: bool = True) -> Path:
     return path
 
 
-def eventually(ask: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+def eventually(ask: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """The first true answer; fails after ``seconds``, saying what was waited for and the last answer."""
     deadline = time.monotonic() + seconds
     answer: Any = None
@@ -207,7 +224,7 @@ class Pages:
     def __call__(self, url: str, *, width: int = 1400, height: int = 900, dark: bool = False) -> Watched:
         scheme = "dark" if dark else "light"
         context = self._chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(60_000)
         page = Watched(context.new_page()).watch()
         self._opened.append(page)
         page.page.goto(url, wait_until="commit")
@@ -346,11 +363,11 @@ def voila_command() -> VoilaCommand:
     return command
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve_voila(
     voila_command: VoilaCommand, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Server]]:
-    """Starts Voila over a folder of notebooks (default: the lab's own); all are ended with the session."""
+    """Starts Voila over a folder of notebooks (default: the lab's own); all are ended with the module."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -381,7 +398,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def wait_for_kernels(at: Server, count: int, seconds: float = 40.0) -> None:
+def wait_for_kernels(at: Server, count: int, seconds: float = 90.0) -> None:
     """Waits until the server's log-free witness, its child processes, says that ``count`` kernels are running."""
 
     def kernels() -> bool:
@@ -403,7 +420,7 @@ def kernel_pids(at: Server) -> list[int]:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve_jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Starts JupyterLab over a folder of its own, with none of the user's settings, and the network left alone."""
     from contextlib import ExitStack

@@ -111,7 +111,7 @@ def test_a_bet_is_judged_by_the_flow(theory: Callable[..., Watched]) -> None:
     assert not question.locator(".ssl-verdict b").inner_text()
     page.page.get_by_role("switch", name="Predictor").uncheck()
     said = question.locator(".ssl-verdict")
-    eventually(lambda: "every mode dies" in said.inner_text(), "a verdict", 30)
+    eventually(lambda: "every mode dies" in said.inner_text(), "a verdict", 90)
     assert "Your bet was wrong" in said.inner_text()
     assert "theorem 2" in said.inner_text()
     assert "Without predictor W goes to 0" in words(page)

@@ -121,12 +121,12 @@ def test_the_bench_works_by_keyboard_alone(app: Server, open_page: Callable[...,
         if not turned and page.page.evaluate("!!document.activeElement.closest('.ssl-knob-predictor')"):
             before = engine_value(page, "predictor")
             keyboard.press("ArrowDown")
-            eventually(lambda before=before: engine_value(page, "predictor") != before, "another predictor", 40)
+            eventually(lambda before=before: engine_value(page, "predictor") != before, "another predictor", 90)
             turned = "predictor"
         elif turned == "predictor" and page.page.evaluate("!!document.activeElement.closest('.ssl-knob-ema')"):
             before = engine_value(page, "ema")
             keyboard.press("ArrowLeft")
-            eventually(lambda before=before: engine_value(page, "ema") != before, "another EMA rate", 40)
+            eventually(lambda before=before: engine_value(page, "ema") != before, "another EMA rate", 90)
             turned = "both"
     assert turned == "both", seen
     assert len(seen) > 30, "Tab goes on to the page's end, and is held nowhere"

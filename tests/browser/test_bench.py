@@ -136,7 +136,7 @@ def test_what_goes_wrong_is_said_on_the_page(app: Server, open_page: Open) -> No
     desk = EngineDesk(app.root)
     os.kill(desk.status().pid or 0, signal.SIGKILL)
     desk.close()
-    eventually(lambda: "has not answered" in " ".join(alert.all_inner_texts()), "a word on the engine", 40)
+    eventually(lambda: "has not answered" in " ".join(alert.all_inner_texts()), "a word on the engine", 90)
     press(page, "Start the engine again")
     eventually(lambda: alert.count() == 0, "an engine", 60)
     eventually(lambda: state(page) == "paused", "the run, awake", 60)

@@ -341,7 +341,7 @@ def test_the_bench_runs_as_a_page(
         stays_here(page)
         memory.check()
     leave(page)
-    eventually(lambda: not kernels(environment.results), "the kernel to end", 30)
+    eventually(lambda: not kernels(environment.results), "the kernel to end", 90)
 
 
 @pytest.mark.timeout(600)
@@ -359,7 +359,7 @@ def test_every_notebook_opens_as_a_page(
             stays_here(page)
             leave(page)
         # Closed pages leave no kernels behind: ten of them would fill the machine.
-        eventually(lambda: not kernels(environment.results), "the kernels to end", 30)
+        eventually(lambda: not kernels(environment.results), "the kernels to end", 90)
     if NOTEBOOKS[1:]:
         memory.check()
 
