@@ -501,8 +501,11 @@ def run_in_jupyterlab(open_page: Callable[..., Watched], at: Server, notebook: s
         # An order given while the session is still settling is dropped without a word.
         page.page.get_by_role("menuitem", name="Run", exact=True).click()
         page.page.locator(".lm-Menu").get_by_text("Run All Cells", exact=True).click()
-        time.sleep(1.0)
-        return str(prompt.inner_text()).strip("[]: ") != ""
+        for _ in range(20):
+            if str(prompt.inner_text()).strip("[]: ") != "":
+                return True
+            time.sleep(0.1)
+        return False
 
     eventually(started, "the first cell to run", 60.0)
     return page

@@ -88,7 +88,7 @@ if sys.argv[1] == "kept" and not keep_freed_memory():
     print("no glibc"); raise SystemExit
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
+    for _ in range(6):
         blocks = [torch.ones(1 << 24) for _ in range(2)]
         del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
