@@ -1,4 +1,4 @@
-"""What holds for all tests: two at a time, a second try where browsers and servers are driven, signals that arrive."""
+"""What holds for all tests: a second try where browsers and servers are driven, signals that arrive, workers."""
 
 from __future__ import annotations
 
@@ -15,26 +15,37 @@ HERE = Path(__file__).parent
 DRIVEN = ("browser/", "trust/", "test_words.py", "lab/test_culling.py", "lab/test_pool.py", "lab/test_reproduction.py")
 """Tests that drive real browsers, servers and processes: on a machine that does much else one may come too late."""
 
-ALONE = ("browser/",)
-"""Of these, never two at once: two browsers on two cores are too slow for anybody."""
-
-WORKERS = 2
+WORKERS = "SSL_LAB_TEST_WORKERS"
+"""How many processes run the tests, where pytest-xdist is installed; one unless it is said."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """All tests are run by two workers; some of them, as files or by name, in this process as ever."""
+    """Hands all tests out to workers, if so many are asked for; some of them, by name, are run here as ever."""
     if (
-        config.pluginmanager.hasplugin("xdist")
+        os.environ.get(WORKERS, "1") != "1"
+        and config.pluginmanager.hasplugin("xdist")
         and not hasattr(config, "workerinput")
         and config.args_source is pytest.Config.ArgsSource.TESTPATHS
         and config.option.numprocesses is None
-        and not (config.option.usepdb or config.option.keyword or config.option.markexpr or config.option.lf)
-        and (os.cpu_count() or 1) >= WORKERS
+        and not config.option.usepdb
     ):
-        config.option.numprocesses, config.option.dist = WORKERS, "loadgroup"
-        # The browser's come first, and they are what takes longest by one worker.
+        config.option.numprocesses, config.option.dist = int(os.environ[WORKERS]), "loadscope"
+        # What is in a browser comes first, and takes one worker longest.
         config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands out whole files, and all that is in a browser to one worker: two browsers at once are slow for anybody."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Rooms(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "browser" if "browser/" in file else file
+
+    return Rooms(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,21 +60,12 @@ def _not_for_us(_number: int, _frame: object) -> None:
     pass
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is driven has one second try; never are two browsers open at once.
-
-    What is computed has none: it is right, or it is not. Its files are handed out one by one.
-    """
-    again, together = (config.pluginmanager.hasplugin(name) for name in ("rerunfailures", "xdist"))
-    for item in items:
-        if not item.path.is_relative_to(HERE):
-            continue
-        file = item.path.relative_to(HERE).as_posix()
-        if again and file.startswith(DRIVEN):
-            item.add_marker(pytest.mark.flaky(reruns=1))
-        if together:
-            item.add_marker(pytest.mark.xdist_group("driven" if file.startswith(ALONE) else file))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One second try for what is driven; none for what is computed, which is right or is not."""
+    if not item.path.is_relative_to(HERE) or not item.config.pluginmanager.hasplugin("rerunfailures"):
+        return
+    if item.path.relative_to(HERE).as_posix().startswith(DRIVEN):
+        item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.hookimpl(wrapper=True)
