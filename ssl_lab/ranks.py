@@ -135,7 +135,7 @@ class Ranks:
                 everywhere = all(other.error for other in self._peers)
                 raise ConfigError(peer.error if everywhere else f"Rank {rank} on {peer.host}: {peer.error}")
         for rank, peer in enumerate(self._peers):
-            if peer.about != about or peer.about != self._peers[0].about:
+            if peer.about != self._peers[0].about:
                 raise ConfigError(
                     f"The ranks do not fit together: rank 0 on {self._peers[0].host} has {self._peers[0].about}, and "
                     f"rank {rank} on {peer.host} has {peer.about}."
