@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -43,6 +44,9 @@ PATIENCE = 15.0
 """Seconds that a step may go on after this process was asked to stop: what it waits for may never come."""
 LAST_PATIENCE = 22.0
 """Seconds after which a following rank that was asked to stop ends by itself; torchrun kills after 30."""
+
+SHUTDOWN = 25
+"""Seconds that :func:`launch` gives the ranks to save and end before it kills them."""
 
 JOB = "job"
 """Where a run's file keeps which start of torchrun made it: only that one goes on with it without being told."""
@@ -367,12 +371,13 @@ def launch(words: Sequence[str], *, name: str, ranks: int, restarts: int, device
             f"--gpus {ranks} needs as many GPUs, and this machine has {gpus}. Take fewer, or have {ranks} processes "
             f"share its cores: --gpus {ranks} --device cpu."
         )
+    # What it would say of a rank that died is said below, in words.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # Each has its share of the cores, which torchrun would make one.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // ranks)))
-    options = get_args_parser().parse_args([
-        "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "-m",
-        "ssl_lab", *words,
-    ])  # fmt: skip
+    flags = ["--standalone", "--local-addr=127.0.0.1", f"--shutdown-timeout={SHUTDOWN}"]
+    flags += [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "-m", "ssl_lab"]
+    options = get_args_parser().parse_args([*flags, *words])
     with tempfile.TemporaryDirectory() as folder:
         verdict = Path(folder) / "verdict"
         os.environ[VERDICT] = str(verdict)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -249,8 +250,6 @@ class _Said:
 
 def lost(ranks: Ranks, error: BaseException) -> LostRankError:
     """The error that is raised for one of a collective."""
-    import time
-
     # A process that was killed is gone a moment after its connection is.
     for _ in range(20):
         words = ranks.lost()
@@ -258,9 +257,14 @@ def lost(ranks: Ranks, error: BaseException) -> LostRankError:
             break
         time.sleep(0.05)
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    done, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    if done < most:
+        what = "All are started again and go on from the last checkpoint"
+    else:
+        what = "The same command with --resume goes on from the last checkpoint, and with --max-restarts N by itself"
     return LostRankError(
-        f"The run cannot go on without all its ranks: {words} gone ({reason}). Nothing that is on record is lost: the "
-        "same command with --resume goes on from the last checkpoint, and --max-restarts N does so by itself."
+        f"The run cannot go on without all its ranks: {words} gone ({reason}). Nothing that is on record is lost. "
+        f"{what}."
     )
 
 
