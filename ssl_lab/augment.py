@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
@@ -62,8 +62,15 @@ class ViewParameters:
     sigma: Tensor
     """(B,) float32: standard deviation of the blur in pixels; 0 for none."""
 
+    def chosen(self, rows: Tensor) -> ViewParameters:
+        """What is done to some of the images, (n,) int64."""
+        return ViewParameters(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+
+def augment(
+    images: Tensor, recipe: Recipe, generator: torch.Generator, strength: float = 1.0, *, of: int | None = None,
+    rows: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """One augmented, normalised view of each image.
 
     Args:
@@ -72,6 +79,8 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, strength
         generator: source of every random number, on the images' device; it moves on by one draw and one more for
             noise, unless the strength is 0.
         strength: in [0, 2], see :func:`draw_parameters`; 0 is exactly :func:`normalise`.
+        of: images of the whole batch, for all of which random numbers are drawn; default these.
+        rows: (B,) int64, which of the whole batch these are; each then gets what it would get within the whole.
 
     Returns:
         (B, C, H, W) float32.
@@ -83,10 +92,12 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, strength
     if strength == 0:
         return normalise(images, recipe)
     if recipe.only_noise:
-        return _with_noise(normalise(images, recipe), recipe, generator, strength)
+        return _with_noise(normalise(images, recipe), recipe, generator, strength, of, rows)
     _, _, height, width = images.shape
-    views = apply(images, draw_parameters(len(images), height, width, recipe, generator, strength), recipe)
-    return _with_noise(views, recipe, generator, strength) if recipe.noise else views
+    count = len(images) if of is None else of
+    params = draw_parameters(count, height, width, recipe, generator, strength)
+    views = apply(images, params if rows is None else params.chosen(rows), recipe)
+    return _with_noise(views, recipe, generator, strength, of, rows) if recipe.noise else views
 
 
 def normalise(images: Tensor, recipe: Recipe) -> Tensor:
@@ -148,14 +159,18 @@ def apply(images: Tensor, params: ViewParameters, recipe: Recipe) -> Tensor:
     return _standardise(x, recipe)
 
 
-def _with_noise(x: Tensor, recipe: Recipe, generator: torch.Generator, strength: float) -> Tensor:
+def _with_noise(
+    x: Tensor, recipe: Recipe, generator: torch.Generator, strength: float, of: int | None, rows: Tensor | None
+) -> Tensor:
     """``x`` with Gaussian noise of variance ``strength`` times the recipe's, in place.
 
     Raises:
         ValueError: the strength is not in [0, 2].
     """
     _check_strength(strength)
-    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    count = len(x) if of is None else of
+    noise = torch.randn((count, *x.shape[1:]), generator=generator, device=x.device)
+    noise = noise if rows is None else noise[rows]
     return x.add_(noise, alpha=math.sqrt(recipe.noise * strength))
 
 

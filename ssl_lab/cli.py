@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ from ssl_lab.reproduce.command import Reproduce
 from ssl_lab.store import FILE_NAME, RunStore, check_name, free_name, list_runs, open_run, results_dir
 
 if TYPE_CHECKING:
+    from ssl_lab.distributed import Company
     from ssl_lab.evaluation import ProbeResult
     from ssl_lab.trainer import StepRecord, Trainer
 
@@ -76,8 +77,9 @@ class Train:
     """auto, cpu, cuda or cuda:N."""
     batch_size: int | None = None
     """Images a step; each gives two views. Default 128, or the preset's own."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the large products; auto takes bfloat16 on a GPU, a CPU takes it if told to and has it."""
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """Number format of the large products; auto takes bfloat16 on a GPU, a CPU takes it if told to and has it. float64
+    is for all numbers, to compare runs by; slow."""
     width: int | None = None
     """Channels of the encoder's first stage; default 64 for a ResNet-18, 16 for the small encoder."""
     encoder: Literal["small", "resnet18", "linear"] | None = None
@@ -100,6 +102,11 @@ class Train:
     """Other settings, such as --config momentum=0.8 projector_dim=64."""
     checkpoint_mb: float | None = None
     """Disk for the run's checkpoints, in MB; default SSL_LAB_CHECKPOINT_MB or 1000. The newest is kept in any case."""
+    gpus: int | None = None
+    """Have this many processes of this machine share the run, each on a GPU of its own; with --device cpu they share
+    the cores. On several machines use torchrun."""
+    max_restarts: int = 0
+    """With --gpus: how often all processes are started again from the last checkpoint after one of them died."""
     resume: bool = False
     """Go on with a run that was stopped; its recorded settings count."""
     overwrite: bool = False
@@ -131,6 +138,40 @@ class Train:
 
     def run(self) -> int:
         """Trains and probes; gives the exit status."""
+        if "WORLD_SIZE" in os.environ:
+            from ssl_lab.ranks import joined
+
+            if joined():
+                from ssl_lab.distributed import as_rank
+
+                return as_rank(lambda company: self._restarted(company)._run(company))
+        return self._run()
+
+    def launch(self, words: list[str]) -> int:
+        """Has the processes of --gpus run the command line ``words``; gives the exit status."""
+        if self.gpus is None or self.gpus < 1:
+            raise ConfigError(f"--gpus takes a whole number from 1 on, and not {self.gpus}.")
+        if self.max_restarts < 0:
+            raise ConfigError(f"--max-restarts takes a whole number from 0 on, and not {self.max_restarts}.")
+        from ssl_lab.distributed import launch
+
+        return launch(
+            words, name=self.name, ranks=self.gpus, restarts=self.max_restarts,
+            device=None if self.resume else self.device,
+        )  # fmt: skip
+
+    def _restarted(self, company: Company) -> Train:
+        """What to do in this start of the ranks: after a rank died, to go on with what they had begun."""
+        if self.resume or not (results_dir(self.results) / check_name(self.name) / FILE_NAME).is_file():
+            return self
+        with open_run(self.name, self.results, readonly=True) as store:
+            if not company.goes_on_with(store):
+                return self
+        return replace(self, resume=True, overwrite=False, at=())
+
+    def _run(self, company: Company | None = None) -> int:
+        if self.max_restarts and company is None:
+            raise ConfigError("--max-restarts goes with --gpus; torchrun has it as a flag of its own.")
         _limit_checkpoints(self.checkpoint_mb)
         check_name(self.name)
         if self.epochs_finetuning < 0:
@@ -140,9 +181,9 @@ class Train:
         if self.resume and self.overwrite:
             raise ConfigError("Give --resume or --overwrite, not both.")
         turns = [_turn(word) for word in self.at]
-        trainer, store = self._go_on(turns) if self.resume else self._begin(turns)
+        trainer, store = self._go_on(turns, company) if self.resume else self._begin(turns, company)
         with store:
-            if not self._pretrain(trainer, store):
+            if not self._pretrain(trainer, store, company):
                 return INTERRUPTED
             if self.epochs_finetuning and trainer.dataset.info.labelled:
                 self._probe(trainer, store)
@@ -155,19 +196,21 @@ class Train:
                 print(f"Eigenspace figure: {draw_eigenspace(store)}")
         return 0
 
-    def _begin(self, turns: list[Turn]) -> tuple[Trainer, RunStore]:
+    def _begin(self, turns: list[Turn], company: Company | None) -> tuple[Trainer, RunStore]:
         from ssl_lab.loop import plan
         from ssl_lab.trainer import Trainer
 
         config = self.config()
         # The data, the device and the turns are tried before a file is made, or an old one lost.
-        trainer = Trainer(config)
+        trainer = Trainer(config) if company is None else company.trainer(config)
         end = (config.epochs or 0) * trainer.steps_per_epoch if self.steps is None else self.steps
         for step, _ in turns:
             if not 0 <= step <= end:
                 raise ConfigError(f"A knob cannot be turned at step {step:,}: this run goes from step 0 to {end:,}.")
         store = RunStore.create(self.name, config, self.results, overwrite=self.overwrite)
         try:
+            if company is not None:
+                company.sign(store)
             if self.steps is not None:
                 store.set_meta(GOAL, self.steps)
             if turns:
@@ -175,10 +218,11 @@ class Train:
         except BaseException:
             store.close()
             raise
-        print(f"{self.name}: {_settings(config, self.steps)}; {_sizes(trainer)}.")
+        shared = company.describe() if company is not None else ""
+        print(f"{self.name}: {_settings(config, self.steps)}; {_sizes(trainer)}{shared}.")
         return trainer, store
 
-    def _go_on(self, turns: list[Turn]) -> tuple[Trainer, RunStore]:
+    def _go_on(self, turns: list[Turn], company: Company | None) -> tuple[Trainer, RunStore]:
         from ssl_lab.trainer import Trainer
 
         if turns:
@@ -201,26 +245,35 @@ class Train:
                     raise SSLLabError(f"The run {self.name!r} is being trained right now; stop it first.")
                 store.set_meta(GOAL, self.steps)
             print(f"Going on with {self.name} as it was set up: {_settings(config, goal)}.")
-            return Trainer(config), store
+            if company is None:
+                return Trainer(config), store
+            trainer = company.trainer(config)
+            company.sign(store)
+            return trainer, store
         except BaseException:
             store.close()
             raise
 
-    def _pretrain(self, trainer: Trainer, store: RunStore) -> bool:
+    def _pretrain(self, trainer: Trainer, store: RunStore, company: Company | None) -> bool:
         from ssl_lab import checkpoint
         from ssl_lab.loop import drive, resume
 
         seen = resume(trainer, store) if self.resume else 0
         goal = store.meta(GOAL)
         until = (trainer.config.epochs or 0) * trainer.steps_per_epoch if goal is None else int(goal)
-        with _Progress(trainer, until) as progress, Interruptible() as stop:
+        heed = Interruptible() if company is None else company.attentive()
+        with _Progress(trainer, until) as progress, heed as stop:
             state = drive(
                 trainer, store, owner="train", until=until, events_seen=seen, stop=stop, on_record=progress.update
             )
+        if company is not None:
+            # What is left to do is done here alone.
+            company.end()
         if state != "done":
+            several = "" if self.gpus is None else f" --gpus {self.gpus}"
             print(
                 f"Stopped after {trainer.step_count} of {until} steps; nothing is lost. Go on with: "
-                f"ssl-lab train --name {self.name} --resume"
+                f"ssl-lab train --name {self.name} --resume{several}"
             )
             return False
         about = {"config": json.loads(trainer.config.model_dump_json()), "step": trainer.step_count}
@@ -608,6 +661,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="ssl-lab", args=words, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
     try:
+        if isinstance(command, Train) and command.gpus is not None and "TORCHELASTIC_RUN_ID" not in os.environ:
+            return command.launch(words)
         return command.run()
     except SSLLabError as error:
         print(f"ssl-lab: {error}", file=sys.stderr)

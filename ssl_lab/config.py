@@ -478,12 +478,16 @@ class RunConfig(BaseModel):
     device: str = Field(
         default="auto", max_length=100, description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = Field(
         default="auto",
         description="Number format of the encoder's and projector's products: bfloat16 is faster where the processor "
-        "has it, auto takes it on a GPU. Weights, BN, F, Wp and EMA are float32 always.",
+        "has it, auto takes it on a GPU. Weights, BN, F, Wp and EMA are float32 in any case, but for float64, which "
+        "all of them then are: slow, for comparing runs without the noise of rounding. Views are float32 at first.",
     )
-    batch_size: int = Field(default=128, ge=2, le=65_536, description="Images a step; each gives two views.")
+    batch_size: int = Field(
+        default=128, ge=2, le=65_536,
+        description="Images a step; each gives two views. Where several ranks share a run, of all of them together.",
+    )  # fmt: skip
     epochs: int | None = Field(
         default=None, ge=0, le=2**53, description="Length of pre-training in epochs; None goes on until told to stop."
     )

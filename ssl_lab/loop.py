@@ -27,6 +27,7 @@ from ssl_lab.atomic import CANNOT_WRITE, Reserve, cannot_write
 from ssl_lab.diagnostics import Diagnostician
 from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError, WriteError
 from ssl_lab.evaluation import knn_accuracy
+from ssl_lab.ranks import DriftError, LostRankError
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.store import Command, Event, Metrics, RunState, RunStore
 from ssl_lab.trainer import ARITHMETIC, StepRecord, Trainer
@@ -396,6 +397,9 @@ class _Loop:
     def _break_off(self, error: Exception) -> None:
         """The step ended in the middle: what it had changed by then is known to nobody."""
         self.unsound = True
+        if isinstance(error, LostRankError | DriftError):
+            self._fail(str(error), error)
+            return
         log.error("The run %s failed", self.store.path, exc_info=True)
         where = self.store.last_step() + len(self.records)
         if is_out_of_memory(error):
@@ -864,4 +868,7 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
         # The last digits of a spectrum are those of numpy's decomposition, whose kernels go by the processor.
         "blas": " ".join(sorted(f"{info['internal_api']} {info.get('architecture', '')}" for info in blas)),
     }
+    if trainer.ranks is not None:
+        # Sums over ranks have another order than sums of one process.
+        found |= {"ranks": trainer.ranks.world, "backend": trainer.ranks.backend}
     return dict(json.loads(json.dumps(found)))

@@ -15,6 +15,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from ssl_lab.config import RunConfig, StemName
+from ssl_lab.ranks import Ranks, batch_norm
 
 
 class _OfEachView:
@@ -26,9 +27,13 @@ class _OfEachView:
 
     views = 1
     """Views in a training batch; its rows are a multiple of it."""
+    ranks: Ranks | None = None
+    """Processes that share each view; None for all of it here."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert isinstance(self, nn.BatchNorm1d | nn.BatchNorm2d)
+        if self.training and self.ranks is not None:
+            return batch_norm(x, self.views, self, self.ranks)
         if not self.training or self.views == 1:
             return nnf.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum or 0.0,
@@ -58,6 +63,13 @@ def stack_views(module: nn.Module, views: int) -> None:
     for part in module.modules():
         if isinstance(part, _OfEachView):
             part.views = views
+
+
+def over_ranks(module: nn.Module, ranks: Ranks) -> None:
+    """From now on the batch statistics of ``module`` in training are those of the images of all ranks."""
+    for part in module.modules():
+        if isinstance(part, _OfEachView):
+            part.ranks = ranks
 
 
 class BasicBlock(nn.Module):

@@ -6,6 +6,8 @@ symmetrising. Matrices are (d, d); projections f are (rows, d).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +22,19 @@ SMALLEST_GAIN = 1e-4
 RIDGE = 1e-3
 
 
-def correlations(f: Tensor, z: Tensor, *, centred: bool = False) -> Tensor:
+def correlations(
+    f: Tensor, z: Tensor, *, centred: bool = False, mean: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """F = E[f f^T] and E[f z^T] side by side, (d, 2d), in one product over the rows of ``f`` and ``z`` (rows, d).
 
-    Centred they are covariances (P sec. 5).
+    Centred they are covariances (P sec. 5). Where the rows are this rank's share of a batch, ``mean`` makes the mean
+    over all ranks of a tensor, in place: it is asked for the centres alone, and the result is still to be averaged.
     """
-    f, z = f.detach().float(), z.detach().float()
-    if centred:
+    f, z = (x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in (f, z))
+    if centred and mean is not None:
+        centre = mean(torch.cat((f.mean(0), z.mean(0))))
+        f, z = f - centre[: f.shape[1]], z - centre[f.shape[1] :]
+    elif centred:
         f, z = f - f.mean(0), z - z.mean(0)
     return f.T @ torch.cat((f, z), 1) / len(f)
 
@@ -166,7 +174,7 @@ class Predictor(nn.Module):
     def matrix(self) -> Tensor:
         """Wp (d, d) that the projections meet: W2 W1 (BN and ReLU left out), the weight, or the identity."""
         if self.mode == "none":
-            return torch.eye(self.dim, device=self.linear.weight.device)
+            return torch.eye(self.dim, device=self.linear.weight.device, dtype=self.linear.weight.dtype)
         return self.kept_matrix()
 
     def kept_matrix(self) -> Tensor:

@@ -75,6 +75,9 @@ _DECIDES = (
     "ssl_lab", "torch", "device", "device_name", "machine", "threads", "capability", "blas", "precision", "arithmetic",
 )  # fmt: skip
 
+# What a replay is, and only the records of several ranks say: sums over ranks have another order.
+_ALONE = (("ranks", 1), ("backend", "none"))
+
 # What the first records do not say, and so may have been another one.
 _LATER = ("blas",)
 
@@ -107,6 +110,8 @@ def replay(store: RunStore, on_step: Callable[[StepRecord], object] | None = Non
         for name in _DECIDES
         if name in here and (name in made or name in _LATER) and made.get(name) != here[name]
     }
+    for made in store.fingerprints():
+        elsewhere |= {name: (made[name], alone) for name, alone in _ALONE if made.get(name, alone) != alone}
     altered = store.altered_event()
     events = store.events()
     spectra = {record.step: record.spectrum for record in store.spectra()}

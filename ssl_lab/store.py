@@ -180,6 +180,7 @@ _ENTRIES: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
         "planned_done": STEP,
         "goal": STEP,
         "probed": STEP,
+        "job": SHORT_WORDS,
         "study": TypeAdapter(dict[ShortWords, _Scalar]),
     }
 )

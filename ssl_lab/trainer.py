@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
+import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_lab.agreement import half_square, mean_cosine
 from ssl_lab.augment import normalise
@@ -35,9 +36,10 @@ from ssl_lab.diagnostics import decompose
 from ssl_lab.errors import ConfigError, NonFiniteLossError, SSLLabError, shown
 from ssl_lab.graphs import StepGraphs
 from ssl_lab.memory import keep_freed_memory
-from ssl_lab.networks import LinearEncoder, build_network, stack_views, start_aligned
+from ssl_lab.networks import LinearEncoder, Network, build_network, over_ranks, stack_views, start_aligned
 from ssl_lab.optimiser import sgd_step
 from ssl_lab.predictor import Predictor, correlations, directcopy, directpred, directpred_by_products, optimal
+from ssl_lab.ranks import Ranks, share
 from ssl_lab.seeds import stream_seed
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.transfer import Transfer
@@ -46,6 +48,9 @@ from ssl_lab.weights import FlatWeights
 
 ARITHMETIC = 2
 """Goes up whenever the same steps come out with other bits than before; a record says which it was made with."""
+
+CHECK_EVERY = 100
+"""Steps between two looks whether the ranks of a run still hold the same weights."""
 
 STEPS_QUEUED = 2
 """Most steps that the host may be ahead of a GPU: enough to keep it busy, too few for a knob to be late."""
@@ -71,7 +76,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(config: RunConfig, device: torch.device) -> torch.dtype:
-    """The number format of convolutions and the projector's products; everything else is float32 always.
+    """The number format of convolutions and the projector's products; everything else is float32, or float64 with them.
 
     Raises:
         ConfigError: bfloat16 was asked for where the processor has none.
@@ -81,6 +86,8 @@ def resolve_precision(config: RunConfig, device: torch.device) -> torch.dtype:
     else:
         has = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     wanted = config.precision
+    if wanted == "float64":
+        return torch.float64
     if wanted == "auto":
         # A CPU's bfloat16 gives other bits on every machine, so there it is for who asks.
         wanted = "bfloat16" if has and device.type == "cuda" else "float32"
@@ -128,10 +135,10 @@ class _Path:
 
 
 class _Rates:
-    """The numbers that knobs set, as () float32 tensors on the device, which a step reads where they lie."""
+    """The numbers that knobs set, as () tensors on the device, which a step reads where they lie."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._all = torch.zeros(9, device=device)
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._all = torch.zeros(9, device=device, dtype=dtype)
         (
             self.lr, self.decay, self.lr_predictor, self.decay_predictor, self.follow, self.rho, self.fresh, self.eps,
             self.strength,
@@ -171,27 +178,55 @@ class StepRecord:
         return float(self.losses[1])
 
 
+class _Pair(nn.Module):
+    """The trained networks as one module: prepared views to projections f and predictions q.
+
+    Args:
+        products: the number format of the online network's products, as a context.
+        dtype: of f and all that comes after it: a bfloat16 has three digits, F and the EMA live from smaller
+            differences.
+    """
+
+    def __init__(
+        self, online: Network, predictor: Predictor, products: Callable[[], contextlib.AbstractContextManager[Any]],
+        dtype: torch.dtype,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.online, self.predictor = online, predictor
+        self._products, self._dtype = products, dtype
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        with self._products():
+            f = self.online(views).to(self._dtype)
+        return f, self.predictor(f)
+
+
 class Trainer:
     """A run of BYOL, SimSiam, DirectPred or DirectCopy that is stepped from outside.
 
     Args:
         config: all that is fixed, and the knobs at step 0.
         dataset: the images; loaded by ``config.dataset`` if not given.
+        ranks: the processes that step this run together, each with a trainer like this one and its share of every
+            batch; they must be told to do the same, see :mod:`ssl_lab.distributed`. None for one process.
 
     Raises:
-        ConfigError: the configuration does not fit the data or the machine.
+        ConfigError: the configuration does not fit the data, the machine or the ranks.
         DataError: the data set cannot be had.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset | None = None) -> None:
+    def __init__(self, config: RunConfig, dataset: Dataset | None = None, ranks: Ranks | None = None) -> None:
         self.config = config
+        self.ranks = ranks
+        """The processes that step this run together; None for this one alone."""
         self.lock = threading.RLock()
         """Held while a step or a change of rules is under way, so that another thread's ``set`` waits for its end."""
         self.driver = threading.Lock()
         """Held by the loop that steps this trainer: there can be only one."""
         self.bench: Any = None
         """The bench that shows this trainer, to be closed by the next one."""
-        self.device = resolve_device(config.device)
+        self.device = resolve_device(config.device) if ranks is None else ranks.device
+        own = None if ranks is None else share(ranks, config.batch_size)
         self.dataset = load_dataset(config) if dataset is None else dataset
         images = self.dataset.train.images
         if len(images) < config.batch_size:
@@ -209,6 +244,8 @@ class Trainer:
             keep_freed_memory()
         self.precision = resolve_precision(config, self.device)
         """Number format of the encoder's and the projector's products."""
+        self.dtype = torch.float64 if self.precision == torch.float64 else torch.float32
+        """Number format of weights, F, Wp and all else."""
         self._recipe = self.dataset.info.recipe
 
         generator = torch.Generator().manual_seed(stream_seed(config.seed, "init", 0))
@@ -224,8 +261,10 @@ class Trainer:
         # S: the target starts as a copy of the online network.
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         for module in (self.online, self.predictor, self.target):
-            module.to(self.device)
+            module.to(self.device, self.dtype)
             module.train()
+            if ranks is not None:
+                over_ranks(module, ranks)
         self._weights = FlatWeights(self.online)
         self._target_weights = FlatWeights(self.target)
         self._linear_weights = FlatWeights(self.predictor.linear)
@@ -233,26 +272,29 @@ class Trainer:
         dim = config.projector_dim
         # F = E[f f^T] and, for the least-squares predictor, E[f z^T] over the same steps, so that a change of mode
         # finds it there.
-        self._moments = torch.zeros(dim, 2 * dim, device=self.device)
+        self._moments = torch.zeros(dim, 2 * dim, device=self.device, dtype=self.dtype)
         self.correlation = self._moments[:, :dim]
         """F (d, d)."""
         self.cross = self._moments[:, dim:].T
         """E[z f^T] (d, d)."""
         # Resident on the device as uint8: the page and the loop never wait for a loader.
         self._views = ViewStream(
-            self.dataset.resident(self.device), self._recipe, self.online.prepare, config.seed, config.batch_size
+            self.dataset.resident(self.device), self._recipe, self._prepared, config.seed, config.batch_size, own
         )
         self.steps_per_epoch = self._views.steps_per_epoch
         self._has_correlation = False
         self._target_is_online = True
         self._step = 0
         self._knobs = config.knobs
-        self._rates = _Rates(self.device)
+        self._rates = _Rates(self.device, self.dtype)
         self._rates.take(config.knobs)
-        self._losses = torch.zeros(2, device=self.device)
+        self._losses = torch.zeros(2, device=self.device, dtype=self.dtype)
+        self._pair: nn.Module = _Pair(self.online, self.predictor, self._products, self.dtype)
         self._exact = self.device.type == "cpu"
         """Whether a step may read numbers back and decompose matrices, for which a GPU's host would have to wait."""
-        self._graphs = StepGraphs(self.device) if self.device.type == "cuda" else None
+        # Not of several ranks: DistributedDataParallel sends gradients while others are still being made, from hooks of
+        # the host, which a graph would not hold.
+        self._graphs = StepGraphs(self.device) if self.device.type == "cuda" and ranks is None else None
         self._input: Tensor | None = None
         self._queued: deque[torch.cuda.Event] = deque()
 
@@ -290,6 +332,9 @@ class Trainer:
         if knobs.predictor != before.predictor:
             generator = torch.Generator().manual_seed(stream_seed(self.config.seed, "predictor", self._step))
             self.predictor.set_mode(knobs.predictor, generator)
+            if self.ranks is not None:
+                # Made by decompositions and products, whose last digits go by the processor.
+                self.ranks.from_first(self._linear_weights.flat, self._mlp_weights.flat)
         if knobs.predictor != before.predictor or (_trains_predictor(knobs) and not _trains_predictor(before)):
             for weights in (self._linear_weights, self._mlp_weights):
                 weights.velocity.zero_()
@@ -313,7 +358,10 @@ class Trainer:
         k, path = self._knobs, self._path()
         views = self._views.at(self._step, k.augmentation)
         # The least-squares predictor's solver cannot be captured.
-        if self._graphs is None or path.predictor == "optimal":
+        if self.ranks is not None:
+            with _fastest_kernels(self.device):
+                self._learn(views, path)
+        elif self._graphs is None or path.predictor == "optimal":
             self._learn(views, path)
         else:
             if self._input is None:
@@ -323,6 +371,8 @@ class Trainer:
                 self._graphs.run(path, lambda: self._learn(fixed, path))
         self._has_correlation, self._target_is_online = True, path.copies
         self._step += 1
+        if self.ranks is not None and self._step % CHECK_EVERY == 0:
+            self.check_alike()
         record = StepRecord(self._step, self.epoch, self._losses.clone())
         self._hold_back()
         return record
@@ -345,16 +395,13 @@ class Trainer:
 
     def _learn(self, views: Tensor, path: _Path) -> None:
         """The step proper: reads ``views`` and the rates, changes weights, moments, Wp, the target and the losses."""
-        with self._products():
-            # float32 from here on: a bfloat16 has three digits, F and the EMA live from smaller differences.
-            f = self.online(views).float()
-            if path.stop_gradient and not path.target_is_online:
-                with torch.no_grad():
-                    z = self.target(views).float()
-            else:
-                # S, tau = 0: the target's output is the online network's own.
-                z = f.detach() if path.stop_gradient else f
-        q = self.predictor(f)
+        f, q = self._pair(views)
+        if path.stop_gradient and not path.target_is_online:
+            with torch.no_grad(), self._products():
+                z = self.target(views).to(self.dtype)
+        else:
+            # S, tau = 0: the target's output is the online network's own.
+            z = f.detach() if path.stop_gradient else f
         # The other view's target.
         z = torch.cat(z.chunk(2)[::-1])
         # Rows are images of both views, so that a mean over them is one over the two directions.
@@ -366,14 +413,21 @@ class Trainer:
             total = loss + penalty
             self._losses[1].copy_(penalty.detach())
         self._losses[0].copy_(loss.detach())
-        moments = correlations(f, z, centred=path.centred)
+        if self.ranks is None:
+            moments = correlations(f, z, centred=path.centred)
+        else:
+            moments = self._over_ranks(correlations(f, z, centred=path.centred, mean=self.ranks.mean))
         if self._exact:
-            self._check_finite(float(total.detach()), float(moments.trace()), self._knobs)
+            self._check_finite(float(self._losses.sum()), float(moments.trace()), self._knobs)
         with torch.no_grad():
             if not path.first:
                 moments = (self._moments * self._rates.rho).addcmul_(moments, self._rates.fresh)
             # Before anything is changed: of an F that cannot be decomposed nothing is to be seen in the weights.
-            wp = self._predictor_of(moments, path) if path.sets_predictor else None
+            wp = self._predictor_of(moments, path).contiguous() if path.sets_predictor else None
+            if wp is not None and self.ranks is not None:
+                # Made on all of them, so that each sees an F that cannot be decomposed; but not every processor's
+                # decomposition has the same last digits.
+                self.ranks.from_first(wp)
         self._update_weights(total, path)
         with torch.no_grad():
             if path.symmetry == "hard" and path.trains_predictor:
@@ -383,8 +437,19 @@ class Trainer:
             if wp is not None:
                 self.predictor.set_matrix(wp)
 
+    def _over_ranks(self, moments: Tensor) -> Tensor:
+        """The moments (d, 2 d) and the loss shown, each as its mean over the ranks, in one collective."""
+        assert self.ranks is not None
+        packed = self.ranks.mean(torch.cat((moments.reshape(-1), self._losses[:1])))
+        self._losses[0].copy_(packed[-1])
+        return packed[:-1].view_as(moments)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """What the networks take, made of float32 images (rows, C, S, S)."""
+        return self.online.prepare(images).to(self.dtype)
+
     def _products(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == torch.float32:
+        if self.precision != torch.bfloat16:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
@@ -394,10 +459,20 @@ class Trainer:
             weights = self._mlp_weights if path.holds_mlp else self._linear_weights
             trained.append((weights, rates.lr_predictor, rates.decay_predictor))
         parameters = [p for weights, _, _ in trained for p in weights.parameters]
-        gradients = list(torch.autograd.grad(total, parameters))
+        if self.ranks is None:
+            gradients = list(torch.autograd.grad(total, parameters))
+        else:
+            gradients = self._reduced_gradients(total, parameters)
         for weights, lr, decay in trained:
             own, gradients = gradients[: len(weights.parameters)], gradients[len(weights.parameters) :]
             sgd_step(weights, own, lr=lr, decay=decay, momentum=self.config.momentum)
+
+    def _reduced_gradients(self, total: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        """Means of the gradients over the ranks, which DistributedDataParallel puts where only backward() does."""
+        for parameter in self._pair.parameters():
+            parameter.grad = None
+        total.backward()  # type: ignore[no-untyped-call]
+        return [p.grad for p in parameters if p.grad is not None]
 
     def _update_target(self, path: _Path) -> None:
         if path.copies:
@@ -477,7 +552,7 @@ class Trainer:
         self.online.eval()
         try:
             parts = [
-                self.online.represent(self.online.prepare(normalise(part.to(self.device), self._recipe)), kept)
+                self.online.represent(self._prepared(normalise(part.to(self.device), self._recipe)), kept)
                 for part in torch.split(images, batch_size)
             ]
         finally:
@@ -508,6 +583,51 @@ class Trainer:
                 tensors[f"momentum.{part}.{name}"] = velocity[id(parameter)]
         return tensors
 
+    def _pieces(self) -> list[Tensor]:
+        """All of :meth:`_tensors` in as few tensors as there are, each contiguous; not copied."""
+        networks = (self._weights, self._target_weights, self._linear_weights, self._mlp_weights)
+        pieces = [weights.flat for weights in networks]
+        pieces += [weights.velocity for weights in networks if weights is not self._target_weights]
+        for module in (self.online, self.target, self.predictor):
+            pieces += list(module.buffers())
+        return [*pieces, self._moments]
+
+    def join_ranks(self) -> None:
+        """Takes over rank 0's state, and has gradients reduced from now on; a collective, once before all steps."""
+        assert self.ranks is not None
+        self.follow_state()
+        self._pair = _reduced(self._pair, self.ranks)
+        self.check_alike()
+
+    def check_alike(self) -> None:
+        """Looks whether all ranks are in the same state, to the bit; a collective.
+
+        Raises:
+            DriftError: they are not.
+        """
+        if self.ranks is not None:
+            self.ranks.check_alike(self._pieces(), self._step)
+
+    @torch.no_grad()
+    def follow_state(self, counters: Mapping[str, Any] | None = None) -> None:
+        """Takes over rank 0's tensors, and its counters from :meth:`state_dict`; a collective."""
+        assert self.ranks is not None
+        self.ranks.from_first(*self._pieces())
+        if counters is not None:
+            checked = _checked_counters(counters)
+            self._count_as(checked, Knobs().changed(checked["knobs"]))
+
+    def counters(self) -> dict[str, Any]:
+        """What of the state is no tensor."""
+        return {
+            "step": self._step,
+            "has_correlation": self._has_correlation,
+            "target_is_online": self._target_is_online,
+            "arithmetic": ARITHMETIC,
+            "holds_mlp": self.predictor.holds_mlp,
+            "knobs": self._knobs.model_dump(),
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on besides the config: ``tensors`` (copies) and ``counters``.
 
@@ -516,14 +636,7 @@ class Trainer:
         with self.lock:
             return {
                 "tensors": {name: value.detach().clone() for name, value in self._tensors().items()},
-                "counters": {
-                    "step": self._step,
-                    "has_correlation": self._has_correlation,
-                    "target_is_online": self._target_is_online,
-                    "arithmetic": ARITHMETIC,
-                    "holds_mlp": self.predictor.holds_mlp,
-                    "knobs": self._knobs.model_dump(),
-                },
+                "counters": self.counters(),
             }
 
     @torch.no_grad()
@@ -554,22 +667,15 @@ class Trainer:
                     f"{_kind(expected)} and is {tuple(tensor.shape)} of {_kind(tensor)}."
                 )
         knobs = Knobs().changed(counters["knobs"])
-        step = counters["step"]
         with self.lock:
-            self._take_over(here, tensors, counters, knobs, step)
+            for name, tensor in here.items():
+                tensor.copy_(tensors[name])
+            self._count_as(counters, knobs)
 
-    def _take_over(
-        self,
-        here: Mapping[str, Tensor],
-        tensors: Mapping[str, Tensor],
-        counters: Mapping[str, Any],
-        knobs: Knobs,
-        step: int,
-    ) -> None:
-        for name, tensor in here.items():
-            tensor.copy_(tensors[name])
+    def _count_as(self, counters: Mapping[str, Any], knobs: Knobs) -> None:
+        """Takes over counters that were checked."""
         self.predictor.mode, self.predictor.holds_mlp = knobs.predictor, counters["holds_mlp"]
-        self._knobs, self._step = knobs, step
+        self._knobs, self._step = knobs, counters["step"]
         self._has_correlation = counters["has_correlation"]
         # Of a state from before this was kept: the target's own pass is right in any case.
         self._target_is_online = counters["target_is_online"]
@@ -604,6 +710,21 @@ def _checked_counters(said: Mapping[str, Any]) -> dict[str, Any]:
             words = {int: "a whole number from 0 on", bool: "true or false", dict: "the knobs and their values"}[kind]
             raise SSLLabError(f"The saved state is broken: its {name!r} should be {words} and is {shown(value)}.")
     return counters
+
+
+def _reduced(pair: nn.Module, ranks: Ranks) -> nn.Module:
+    """``pair``, whose gradients are means over the ranks after backward()."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    # Which half of the predictor is used changes with the mode, hence find_unused_parameters. It also keeps the
+    # parameters in the buckets that they begin in: where they are put in order anew after the first step, a run that
+    # goes on from a checkpoint adds up in another order than one that was not cut.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return DistributedDataParallel(
+            pair, device_ids=[ranks.device] if ranks.device.type == "cuda" else None, process_group=ranks.numbers,
+            broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True,
+        )  # fmt: skip
 
 
 def _kind(tensor: Tensor) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssl_lab.augment import augment
 from ssl_lab.config import Recipe
+from ssl_lab.ranks import chosen
 from ssl_lab.seeds import stream_seed
 
 LONGEST = 8
@@ -36,12 +37,15 @@ class ViewStream:
         recipe: their augmentation at strength 1.
         prepare: what the network makes of float images before its first weight; rows stay rows.
         seed: the run's.
-        batch_size: images a step.
+        batch_size: images a step, of all ranks together.
+        own: which of a step's images are made here; all of them by default. Random numbers are drawn for all in any
+            case, so that ranks see between them what one process sees.
     """
 
     def __init__(
-        self, images: Tensor, recipe: Recipe, prepare: Callable[[Tensor], Tensor], seed: int, batch_size: int
-    ) -> None:
+        self, images: Tensor, recipe: Recipe, prepare: Callable[[Tensor], Tensor], seed: int, batch_size: int,
+        own: slice | None = None,
+    ) -> None:  # fmt: skip
         self._images, self._recipe, self._prepare = images, recipe, prepare
         self._seed, self._size = seed, batch_size
         self.steps_per_epoch = len(images) // batch_size
@@ -51,6 +55,11 @@ class ViewStream:
         self._generator = torch.Generator(device=images.device)
         self._order: tuple[int, Tensor] | None = None
         self._block: tuple[int, float, Tensor] | None = None
+        self._rows = batch_size if own is None else own.stop - own.start
+        self._mine: Tensor | None = None
+        """Which rows of a block's images, both views of each step, are made here; None for all."""
+        if own is not None:
+            self._mine = torch.tensor(chosen(2 * self.ahead, batch_size, own), device=images.device)
 
     def rows(self, step: int) -> Tensor:
         """(B,) int64 on the device: which images step ``step`` (from 0) shows; shuffled anew each epoch."""
@@ -62,12 +71,15 @@ class ViewStream:
         return self._order[1][place * self._size : (place + 1) * self._size]
 
     def at(self, step: int, strength: float) -> Tensor:
-        """(2B, ...) prepared views of step ``step`` (from 0), augmented with ``strength``; not to be written to."""
+        """(2B, ...) prepared views of step ``step`` (from 0), augmented with ``strength``; not to be written to.
+
+        B counts this rank's own images.
+        """
         number, place = divmod(step, self.ahead)
         if self._block is None or self._block[:2] != (number, strength):
             self._block = None  # its memory is there for the next
             self._block = (number, strength, self._made(number, strength))
-        rows = 2 * self._size
+        rows = 2 * self._rows
         return self._block[2][place * rows : (place + 1) * rows]
 
     def _made(self, number: int, strength: float) -> Tensor:
@@ -76,6 +88,7 @@ class ViewStream:
         for step in range(first, first + self.ahead):
             rows = self.rows(step)
             pairs += [rows, rows]
-        images = self._images[torch.cat(pairs)]
+        shown = torch.cat(pairs)
+        images = self._images[shown if self._mine is None else shown[self._mine]]
         self._generator.manual_seed(stream_seed(self._seed, "views", number))
-        return self._prepare(augment(images, self._recipe, self._generator, strength))
+        return self._prepare(augment(images, self._recipe, self._generator, strength, of=len(shown), rows=self._mine))

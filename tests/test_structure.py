@@ -12,19 +12,22 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each module may import those on the levels before its own, and its neighbours never.
 LEVELS = [
     {"errors", "interrupt", "seeds", "cores", "graphs", "transfer", "agreement", "weights", "memory", "seat"},
+    {"ranks"},
     {"config", "spectrum", "theory", "database", "keep", "pyramid", "atomic", "foreign"},
     {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk", "mapping"},
     {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
     {"trainer", "export"},
     {"loop"},
-    {"replay"},
+    {"replay", "distributed"},
     {"engine"},
     {"reproduce"},
     {"cli"},
+    {"__main__"},
 ]
 WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
     "replay", "reproduce", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
+    "ranks", "distributed",
 }  # fmt: skip
 
 

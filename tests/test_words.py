@@ -92,6 +92,14 @@ HOW: dict[str, Run | Serve | Elsewhere] = {
     TURNED: Run(
         instead=(("--steps 900", "--steps 90"), (" 300:", " 30:"), (" 600:", " 60:")), more="--epochs-finetuning 2"
     ),
+    "uv run ssl-lab train --model byol --name shared --steps 200 --gpus 2 --device cpu": Run(
+        instead=(("--steps 200", "--steps 20"),), more="--width 4 --epochs-finetuning 2",
+        says=r"shared by 2 ranks \(gloo\)[\s\S]*Accuracy: ", leaves="results/shared/encoder.safetensors",
+    ),
+    "uv run torchrun --nproc-per-node 2 -m ssl_lab train --model byol --name ours --steps 200 --device cpu": Run(
+        instead=(("--steps 200", "--steps 20"),), more="--width 4 --epochs-finetuning 0",
+        says=r"shared by 2 ranks \(gloo\)[\s\S]*20 steps done", leaves="results/ours/run.sqlite",
+    ),
     "uv run ssl-lab reproduce all --dataset cifar10 --seeds 3 --epochs 101": Run(
         instead=((" --dataset cifar10 --seeds 3 --epochs 101", ""), (" all", " figure2")), more=SMALL_STUDY
     ),
