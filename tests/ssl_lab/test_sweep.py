@@ -1,8 +1,9 @@
-"""The sweep: its file, its folder, trials that fail, are killed or cut, and what it comes to; here and on a Ray cluster."""
+"""The sweep: its file, its folder, trials that fail, are killed or cut, and the tables; here and on a Ray cluster."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import signal
@@ -252,7 +253,7 @@ def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_keeps_what_is_the_same_and_refuses_what_differs(tmp_path: Path) -> None:
-    sweep, trials = planned(tmp_path)
+    _, trials = planned(tmp_path)
     write_record(tmp_path, trials[0].name, TrialRecord(state="done"))
     changed = understand({"base": {"steps": 101}, "seeds": [0, 1, 2], "grid": {"ema": [0.5]}}, "study.toml")
     with pytest.raises(ConfigError, match=r"'ema-0.5-seed0'.* its steps is 100, and 101 is asked for"):
@@ -305,10 +306,9 @@ def test_the_table_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture
     write_record(tmp_path, trials[11].name, TrialRecord(state="failed", step=3, of=100, error="It broke."))
     write_record(tmp_path, trials[0].name, TrialRecord(state="done", step=100, of=100, accuracy=0.5, spectrum=(1.0,)))
     seen = look(tmp_path)
-    console = Console(width=120, record=True, file=open(os.devnull, "w"))
-    with console.file:
-        console.print(table(seen, 5))
-        text = console.export_text()
+    console = Console(width=120, file=io.StringIO())
+    console.print(table(seen, 5))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
     # The one that failed is shown wherever it stands, with its error.
     assert re.search(r"ema-0.5-seed11 .*failed .*3/100", text)
     assert "It broke." in text
@@ -372,7 +372,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 150.0) -> Any:
 
 
 def in_the_middle(folder: Path, name: str) -> int | None:
-    """The process of a trial that has a checkpoint and is slowed down, so that it is surely not over; None if it is not."""
+    """The process of a trial that has a checkpoint and was slowed down, so that it is surely not over; None if none."""
     with suppress(SSLLabError), open_run(name, folder) as store:
         status = store.status()
         if status.pid is None or status.state != "running" or not any(c.step for c in keep.kept(store.folder)):
@@ -445,15 +445,6 @@ def test_a_study_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[s
     study(path, LOCAL.replace("steps = 44", "steps = 45"))
     assert cli.main(["sweep", str(path), "--out", str(folder)]) == 2
     assert "its steps is 44, and 45 is asked for" in capsys.readouterr().err
-    study(path, LOCAL.replace("lr = 100.0", "lr = 0.03").replace('name = "diverges"', 'name = "mended"\nsteps = 11'))
-    assert cli.main(["sweep", str(path), "--out", str(folder)]) == 0
-    assert [(v.name, v.state) for v in look(folder).trials] == [
-        ("mended-seed0", "done"), ("killed-seed0", "done"), ("plain-seed0", "done"),
-    ]  # fmt: skip
-    with (folder / "summary.csv").open(newline="") as file:
-        assert [(r["label"], r["accuracy_n"]) for r in csv.DictReader(file)] == [
-            ("mended", "1"), ("killed", "1"), ("plain", "1"),
-        ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -618,9 +609,8 @@ def test_twelve_trials_on_two_nodes_of_which_one_dies(
             return [name for name in on_it if in_the_middle(folder, name)]
 
         hit.extend(wait_for(middle))
-        parts = [info.process for infos in doomed.all_processes.values() for info in infos]
-        found = [psutil.Process(part.pid) for part in parts]
-        for process in [*found, *(child for process in found for child in process.children(recursive=True))]:
+        parts = [psutil.Process(info.process.pid) for infos in doomed.all_processes.values() for info in infos]
+        for process in [*parts, *(child for part in parts for child in part.children(recursive=True))]:
             with suppress(psutil.Error):
                 process.kill()
 
