@@ -6,6 +6,7 @@ is gone; what was lost is handed to it again (:func:`ssl_lab.sweep.work.work_off
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -27,6 +28,9 @@ BEGUN = ".begun-"
 REACH = 60.0
 """Seconds in which a machine is to say that it reaches the study's folder; a busy one says it when it has begun."""
 
+TRIES = 3
+"""To start Ray on this machine."""
+
 OFF = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # What a cluster's machines run is installed there; nothing is fetched for a task.
@@ -34,9 +38,6 @@ OFF = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_SCHEDULER_EVENTS": "0",
-    # On a busy machine Ray's own parts take longer to start than it waits for them otherwise.
-    "RAY_agent_register_timeout_ms": "120000",
-    "RAY_raylet_start_wait_time_s": "120",
 }
 """Told to Ray before it is imported; nothing is sent anywhere."""
 
@@ -232,8 +233,19 @@ def _connect(ray: ModuleType, address: str | None, resources: Resources) -> None
         return
     from ssl_lab.cores import usable_cores
 
-    # Logical cores: a share of one is enough to run, as without Ray.
-    ray.init(address="local", num_cpus=max(usable_cores(), int(-(-resources.cpus // 1))), **quiet)
+    # Logical cores: a trial that asks for more than there are runs all the same, as without Ray.
+    cores = max(usable_cores(), math.ceil(resources.cpus))
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(address="local", num_cpus=cores, **quiet)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not left:
+                raise SSLLabError(
+                    f"Ray could not be started on this machine: {_first_line(error)} A machine that is very busy is "
+                    "the usual reason: its parts wait 15 s for each other. Try again, or leave --ray away."
+                ) from None
 
 
 def _first_line(error: BaseException | None) -> str:

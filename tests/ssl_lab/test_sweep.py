@@ -569,12 +569,25 @@ def cluster() -> Iterator[Any]:
     ray = the_ray()
     from ray.cluster_utils import Cluster
 
-    small = {"num_cpus": 2, "object_store_memory": 80 * 1024 * 1024}
+    small = {"num_cpus": 2, "object_store_memory": 80 * 1024 * 1024, "include_log_monitor": False}
+    head = {**small, "include_dashboard": False, "no_monitor": True}
     made = None
+
+    def start() -> Any:
+        """None where a part of Ray was not there within its 15 s, as on a very busy machine."""
+        nonlocal made
+        made = None
+        try:
+            made = Cluster(initialize_head=True, head_node_args=head)
+            made.add_node(**small)
+        except Exception:
+            if made is not None:
+                made.shutdown()
+            return None
+        return made
+
     try:
-        made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-        made.add_node(**small)
-        yield made
+        yield wait_for(start, 240.0)
     finally:
         if ray.is_initialized():
             ray.shutdown()
