@@ -25,6 +25,9 @@ from ssl_lab.sweep.work import Outcome, Task
 BEGUN = ".begun-"
 """Before a task's number: a file in the study's folder while it is computed."""
 
+HERE = ".here-"
+"""Before a number: a file in the study's folder by which machines know that they see it."""
+
 REACH = 60.0
 """Seconds in which a machine is to say that it reaches the study's folder; a busy one says it when it has begun."""
 
@@ -195,7 +198,10 @@ class RayCrew:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         ray = self._ray
-        token = f".here-{uuid.uuid4().hex[:12]}"
+        # What one that was killed has left.
+        for leftover in (*self._folder.glob(f"{HERE}*"), *self._folder.glob(f"{BEGUN}*")):
+            leftover.unlink(missing_ok=True)
+        token = f"{HERE}{uuid.uuid4().hex[:12]}"
         (self._folder / token).touch()
         asked = {}
         for node in self._nodes():
