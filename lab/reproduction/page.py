@@ -19,13 +19,14 @@ from lab.reproduction.bets import BETS, Bet
 from lab.reproduction.chart import Shown, StudyChart
 from lab.reproduction.command import CommandBox
 from lab.reproduction.numbers import BASELINES, FIGURE1, TABLE1, Sample, in_print, line
-from lab.reproduction.pipeline import Pipeline, Size, State
+from lab.reproduction.pipeline import Pipeline, Size
 from lab.reproduction.studies import SHIPPED, Studies, Study
 from lab.reproduction.style import CSS as OWN_CSS
 from lab.reproduction.table import table
 from lab.reproduction.words import about, legend, verdict
 from lab.style import CSS
 from lab.words import Changes
+from lab.work import State
 from ssl_lab.errors import SSLLabError
 from ssl_lab.store import results_dir
 
