@@ -373,10 +373,13 @@ class DatasetInfo:
     """Stem of a ResNet for it."""
     labelled: bool = True
     """Whether its images have classes; of data without there is no accuracy."""
+    train_images: int = 50_000
+    """Training images; of a folder a guess, until it is read."""
 
 
 DIGITS = DatasetInfo(
     name="digits", title="Digits (8x8, embedded)", image_size=8, channels=1, download=False, encoder="small",
+    train_images=1_437,
     # Made for this set: a crop of an 8x8 digit keeps at least half of it, a mirrored digit is another
     # sign, and there is no colour to turn.
     recipe=Recipe(crop_scale=(0.4, 1.0), flip=0.0, jitter=(0.4, 0.4, 0.0, 0.0), grey=0.0, mean=(0.305,), std=(0.376,)),
@@ -386,18 +389,18 @@ CIFAR10 = DatasetInfo(
     recipe=Recipe(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
 )  # fmt: skip
 STL10 = DatasetInfo(
-    name="stl10", title="STL-10", image_size=96, channels=3, download=True, stem="large-image",
+    name="stl10", title="STL-10", image_size=96, channels=3, download=True, stem="large-image", train_images=105_000,
     recipe=Recipe(jitter=(0.8, 0.8, 0.8, 0.2), blur_taps=9),
 )  # fmt: skip
 FASHION_MNIST = DatasetInfo(
-    name="fashion-mnist", title="Fashion-MNIST", image_size=28, channels=1, download=True,
+    name="fashion-mnist", title="Fashion-MNIST", image_size=28, channels=1, download=True, train_images=60_000,
     recipe=Recipe(jitter=(0.4, 0.4, 0.0, 0.0), grey=0.0, mean=(0.2860,), std=(0.3530,)),
 )  # fmt: skip
 CODE = (128, 32)
 """How numbers that are no pixels are kept as bytes: byte = number * 32 + 128, so that a byte holds -4 to 3.97."""
 GAUSSIAN = DatasetInfo(
     name="gaussian", title="Gaussian (16 numbers, embedded)", image_size=4, channels=1, download=False,
-    encoder="linear", labelled=False,
+    encoder="linear", labelled=False, train_images=16_384,
     # The theory's own data: x of covariance I, and views x + noise of covariance sigma^2 I. Normalising undoes the
     # bytes' code and nothing else.
     recipe=Recipe(
@@ -740,3 +743,11 @@ def preset(
         # Another encoder has no modes that could start aligned.
         defaults.pop("start", None)
     return make_config(**{**defaults, **fields, "preset": name, "dataset": dataset, "knobs": start.model_dump()})
+
+
+def total_steps(config: RunConfig) -> int:
+    """Steps of a run of some epochs; an estimate where the size of the data set is not known before it is read."""
+    images = DATASETS.get(config.dataset, FOLDER).train_images
+    if config.train_limit is not None:
+        images = min(images, config.train_limit)
+    return (config.epochs or 0) * (images // config.batch_size)

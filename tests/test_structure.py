@@ -19,17 +19,21 @@ LEVELS = [
     {"loop"},
     {"replay"},
     {"engine"},
+    {"sweep"},
     {"reproduce"},
     {"cli"},
 ]
 WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
-    "replay", "reproduce", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
+    "replay", "reproduce", "sweep", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
 }  # fmt: skip
 
 
-TORCH_FREE = {"progress", "published", "record", "results", "rows"}
-"""What of ``ssl_lab.reproduce`` the laboratory may import."""
+TORCH_FREE = {
+    "reproduce": {"progress", "published", "record", "results", "rows"},
+    "sweep": {"plan", "progress"},
+}
+"""What of the studies' packages the laboratory may import."""
 
 
 def imports(path: Path, *, top: bool) -> set[str]:
@@ -86,16 +90,17 @@ def test_the_laboratory_imports_no_torch() -> None:
 def is_torch_free(name: str) -> bool:
     """Whether it is one of the modules of a study that need no torch, or something in one."""
     parts = name.split(".")
-    return parts[1] == "reproduce" and len(parts) > 2 and parts[2] in TORCH_FREE
+    return len(parts) > 2 and parts[2] in TORCH_FREE.get(parts[1], ())
 
 
 def test_what_the_laboratory_reads_of_a_study_needs_no_torch() -> None:
-    for module in TORCH_FREE:
-        names = imports(ROOT / "ssl_lab" / "reproduce" / f"{module}.py", top=False)
+    modules = sorted(f"{package}.{module}" for package, names in TORCH_FREE.items() for module in names)
+    for module in modules:
+        names = imports(ROOT / "ssl_lab" / f"{module.replace('.', '/')}.py", top=False)
         assert not {n.split(".")[0] for n in names} & {"torch", "torchvision", "sklearn", "matplotlib", "scipy"}, module
         used = {n for n in names if n.startswith("ssl_lab.")}
         assert not {n for n in used if n.split(".")[1] in WITH_TORCH and not is_torch_free(n)}, module
-    words = ", ".join(f"ssl_lab.reproduce.{module}" for module in sorted(TORCH_FREE))
+    words = ", ".join(f"ssl_lab.{module}" for module in modules)
     heavy = "{'torch', 'torchvision', 'sklearn', 'matplotlib', 'scipy'}"
     code = f"import sys, {words}; sys.exit(', '.join(sorted({heavy} & set(sys.modules))) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)

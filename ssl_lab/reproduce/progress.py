@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_lab.config import RunConfig
+from ssl_lab.config import total_steps
 from ssl_lab.errors import ConfigError
 from ssl_lab.reproduce.rows import ROWS, Job
 from ssl_lab.seat import taken
@@ -66,15 +66,6 @@ def worked_on(folder: Path) -> bool:
     # Whoever looks holds the seat for a moment, and may be all that was seen.
     time.sleep(0.005)
     return bool(taken(folder / LOCK))
-
-
-def total_steps(config: RunConfig) -> int:
-    """Steps of a whole run; an estimate where the size of the data set is not known before it is read."""
-    sizes = {"digits": 1_437, "cifar10": 50_000, "stl10": 105_000, "fashion-mnist": 60_000}
-    images = sizes.get(config.dataset, 50_000)
-    if config.train_limit is not None:
-        images = min(images, config.train_limit)
-    return (config.epochs or 0) * (images // config.batch_size)
 
 
 def check_same(job: Job, store: RunStore, folder: Path) -> None:
