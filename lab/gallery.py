@@ -169,7 +169,7 @@ class Gallery:
                 return f'<img alt="" src="data:{kind};base64,{base64.b64encode(beside.read_bytes()).decode()}">'
         except OSError:
             pass
-        found = re.match(r"0?([1-6])\b", name)
+        found = re.match(r"0?([1-7])\b", name)
         usual = sketch.BY_NUMBER[int(found[1]) - 1] if found else ""
         drawn = self.drawn()
         return (drawn.get(wanted) or drawn.get(usual) or sketch.plain(name)).svg

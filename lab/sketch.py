@@ -221,5 +221,5 @@ OF_RUN: Mapping[str, Callable[[Sequence[SpectrumRecord], Sequence[Event]], Pictu
 }
 """Pictures that are drawn from a recorded run's spectra and events."""
 
-BY_NUMBER = ("bench", "theory", "collapse", "alignment", "predictor", "reproduce")
-"""Pictures of the notebooks 01 to 06, where they do not say which."""
+BY_NUMBER = ("bench", "theory", "collapse", "alignment", "predictor", "reproduce", "sweep")
+"""Pictures of the notebooks 01 to 07, where they do not say which."""

@@ -55,6 +55,11 @@ class Work(ABC):
         """Where it lies."""
         return self.results / self.name
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is something of it."""
+        return (self.folder / self.record).is_file()
+
     @abstractmethod
     def command(self) -> Sequence[str]:
         """The words of the process."""
@@ -86,7 +91,7 @@ class Work(ABC):
             return "done"
         if self._loads():
             return "starting"
-        return "begun" if (self.folder / self.record).is_file() else "none"
+        return "begun" if self.begun else "none"
 
     def _loads(self) -> bool:
         """Whether a page, perhaps another one, has started a process of which nothing is seen yet."""
