@@ -328,6 +328,9 @@ def _draw() -> dict[str, sketch.Picture]:
             pictures[name] = draw(spectra, events)
         except _BROKEN:
             log.warning("The picture %s cannot be drawn", name, exc_info=True)
+    last = [(sketch.shares(run[0])[-1], float(run[2][2][-1])) for run in found.values() if len(run[2][2])]
+    if last:
+        pictures["sweep"] = sketch.sweep(last[:4])
     # Runs on one data set, the one on which there is most to learn.
     grown = max(
         (run[2] for run in found.values() if len(run[2][2])), key=lambda knn: float(np.ptp(knn[2])), default=None

@@ -55,6 +55,7 @@ class Page(ABC):
         self._complaint = ""
         self._look_due = 0.0
         self.browser = Browser(title=f"{title} · ssl-lab", listens=False)
+        self.publisher = Publisher(self.browser, self._tick, served=self.house.served)
 
     def _open(self) -> None:
         """The widgets are there: closes their doors. :meth:`_begin_to_publish` comes next."""
@@ -63,7 +64,6 @@ class Page(ABC):
     def _begin_to_publish(self) -> None:
         self.browser.observe(lambda _: self._do(self._visited), names=["query", "visitor"])
         self.browser.on_msg(self._on_message)
-        self.publisher = Publisher(self.browser, self._tick, served=self.house.served)
         self.publisher.start()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:

@@ -155,7 +155,8 @@ class Sweeps(Page):
     def _choose(self) -> None:
         with self._choose_lock:
             chosen = self.choose.value
-        if chosen is not None:
+        # What is written here is heard here too.
+        if chosen is not None and chosen != self._name:
             self._complaint = ""
             self._turn_to(str(chosen))
 

@@ -114,7 +114,8 @@ def sentence(view: SweepView, found: Sequence[Line]) -> str:
             words += f", {number} {word}"
     leader = best(found)
     if leader is not None:
-        words += f"; best{' so far' if view.done < count else ''}: {leader.label}, {leader.words}"
+        so_far = " so far" if view.done + view.count("failed") < count else ""
+        words += f"; best{so_far}: {leader.label}, {leader.words}"
     return f"{words}."
 
 

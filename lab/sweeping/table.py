@@ -22,8 +22,8 @@ _CSS = f"""{shared_css("ssl-sweep")}
 .ssl-sweep .ssl-tools label {{ display: flex; flex-direction: column; font-size: 11px;
   color: var(--jp-ui-font-color2, #616161); min-width: 0; }}
 .ssl-sweep .ssl-tools :is(input, select) {{ font: 13px/1.2 var(--jp-ui-font-family, system-ui, sans-serif);
-  height: 28px; padding: 0 6px; min-width: 0; color: var(--jp-ui-font-color1, #222); background: var(--jp-layout-color1, #fff);
-  border: 1px solid var(--jp-border-color1, #bdbdbd); border-radius: 4px; }}
+  height: 28px; padding: 0 6px; min-width: 0; color: var(--jp-ui-font-color1, #222);
+  background: var(--jp-layout-color1, #fff); border: 1px solid var(--jp-border-color1, #bdbdbd); border-radius: 4px; }}
 .ssl-sweep .ssl-tools input {{ width: 210px; }}
 .ssl-sweep .ssl-tools .ssl-end {{ margin-left: auto; display: flex; gap: 6px; flex-wrap: wrap; align-items: center; }}
 .ssl-sweep .ssl-sorts {{ display: none; gap: 6px; align-items: end; }}
