@@ -24,17 +24,14 @@ from ssl_lab.interrupt import Interruptible
 from ssl_lab.keep import LIMIT
 from ssl_lab.mirror import writable
 from ssl_lab.reproduce.command import Reproduce
-from ssl_lab.store import FILE_NAME, RunStore, check_name, free_name, list_runs, open_run, results_dir
+from ssl_lab.store import FILE_NAME, GOAL, RunStore, check_name, free_name, list_runs, open_run, results_dir
+from ssl_lab.sweep.command import SweepStudy
 
 if TYPE_CHECKING:
-    from ssl_lab.evaluation import ProbeResult
     from ssl_lab.trainer import StepRecord, Trainer
 
 DIFFERENT, CLOSE = 1, 3
 """Exit statuses of a replay that is not bit-equal: though it should be, and because it cannot be."""
-
-GOAL = "goal"
-"""Under this key a run's file keeps the number of steps after which ``train`` ends it, where it is not by epochs."""
 
 Turn = tuple[int, dict[str, Any]]
 
@@ -228,32 +225,22 @@ class Train:
         return True
 
     def _probe(self, trainer: Trainer, store: RunStore) -> None:
-        from ssl_lab import checkpoint
+        from dataclasses import replace
 
-        result = probe(trainer, self.epochs_finetuning)
+        from tqdm import tqdm
+
+        from ssl_lab import checkpoint
+        from ssl_lab.evaluation import SEED_PROBE
+        from ssl_lab.pretrain import probe
+
+        epochs = self.epochs_finetuning
+        often = 0.1 if sys.stderr.isatty() else 5.0
+        with tqdm(total=epochs, desc="probe", unit="epoch", dynamic_ncols=True, mininterval=often) as bar:
+            result = probe(trainer, replace(SEED_PROBE, epochs=epochs), on_epoch=lambda _done, _total: bar.update())
         about = {"classes": list(trainer.dataset.classes), "epochs": self.epochs_finetuning}
         checkpoint.save(store.folder / checkpoint.CLASSIFIER, result.state(), about)
         store.add_evaluation(trainer.step_count, "probe", result.accuracy_last)
         print(f"Accuracy: {100 * result.accuracy_last:.2f}%")
-
-
-def probe(trainer: Trainer, epochs: int) -> ProbeResult:
-    """The seed's linear probe on the trainer's frozen encoder (S: Adam from 5e-2 to 5e-4, last epoch)."""
-    from dataclasses import replace
-
-    from tqdm import tqdm
-
-    from ssl_lab.evaluation import SEED_PROBE, linear_probe
-
-    data = trainer.dataset
-    often = 0.1 if sys.stderr.isatty() else 5.0
-    with tqdm(total=epochs, desc="probe", unit="epoch", dynamic_ncols=True, mininterval=often) as bar:
-        return linear_probe(
-            trainer.features(data.labelled.images), data.labelled.labels.to(trainer.device),
-            trainer.features(data.test.images), data.test.labels.to(trainer.device),
-            replace(SEED_PROBE, epochs=epochs), seed=trainer.config.seed, num_classes=len(data.classes),
-            on_epoch=lambda _done, _total: bar.update(),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -590,6 +577,7 @@ Subcommand = (
     | Annotated[Fork, tyro.conf.subcommand("fork")]
     | Annotated[Watch, tyro.conf.subcommand("watch")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+    | Annotated[SweepStudy, tyro.conf.subcommand("sweep")]
     | Annotated[App, tyro.conf.subcommand("app")]
 )
 
@@ -603,7 +591,7 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"ssl-lab {__version__}")
         return 0
-    command: Train | Test | Runs | Replay | Export | Fork | App | Watch | Reproduce = tyro.cli(
+    command: Train | Test | Runs | Replay | Export | Fork | App | Watch | Reproduce | SweepStudy = tyro.cli(
         Subcommand,
         prog="ssl-lab", args=words, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip

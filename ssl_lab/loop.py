@@ -778,7 +778,7 @@ Turn = tuple[int, Mapping[str, Any]]
 
 
 def _schedule(store: RunStore) -> list[Turn]:
-    return [(int(step), dict(changes)) for step, changes in store.meta("schedule") or []]
+    return [(int(step), dict(changes)) for step, changes in store.meta(SCHEDULE) or []]
 
 
 def plan(store: RunStore, turns: Sequence[Turn]) -> None:
@@ -792,7 +792,16 @@ def plan(store: RunStore, turns: Sequence[Turn]) -> None:
         if step < 0:
             raise KnobError(f"A turn cannot be planned for step {step}: the first step of a run is 0.")
         knobs = knobs.changed(changes)
-    store.set_meta("schedule", [[step, dict(changes)] for step, changes in sorted(turns, key=lambda turn: turn[0])])
+    store.set_meta(SCHEDULE, schedule_entry(turns))
+
+
+SCHEDULE = "schedule"
+"""Where a run's file keeps its planned turns."""
+
+
+def schedule_entry(turns: Sequence[Turn]) -> list[list[Any]]:
+    """Checked turns as a run's file keeps them."""
+    return [[step, dict(changes)] for step, changes in sorted(turns, key=lambda turn: turn[0])]
 
 
 KNN_IMAGES = (1_500, 500)

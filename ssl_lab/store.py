@@ -74,6 +74,15 @@ FILES = (
 )
 """All that a run keeps in its folder, besides its checkpoints."""
 
+GOAL = "goal"
+"""Under this key a run's file keeps the number of steps after which it ends, where it is not by epochs."""
+
+COST = "study"
+"""Where a run's file keeps its seconds, images, device and precision."""
+
+PROBED = "probed"
+"""Where a run's file keeps how long its probes were, once all are done."""
+
 DRIVER_SEAT = "driver.lock"
 """Whoever drives a run holds the lock on this file of its folder."""
 
@@ -424,10 +433,15 @@ class RunStore:
             return False
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> RunStore:
+    def open(cls, path: str | os.PathLike[str], *, readonly: bool = False, elsewhere: bool = False) -> RunStore:
         """Opens ``run.sqlite``, the one in the folder ``path``, or a recording (a run's file under any name).
 
         Read-only, a file in a folder where nothing can be written is looked at too, see :class:`ssl_lab.mirror.Mirror`.
+
+        Args:
+            readonly: nothing will be written.
+            elsewhere: another machine may be writing it, over a shared folder: look at a copy, as SQLite's journal does
+                not cross machines. Only with ``readonly``.
 
         Raises:
             RunMissingError: there is no such file.
@@ -439,7 +453,7 @@ class RunStore:
         if not path.is_file():
             raise RunMissingError(f"There is no run at {path}.")
         mirror = None
-        if readonly and not writable(path):
+        if readonly and (elsewhere or not writable(path)):
             mirror = Mirror(path)
             try:
                 connection = connect(mirror.look(), immutable=True)
@@ -1238,7 +1252,9 @@ def list_runs(results: str | os.PathLike[str] | None = None) -> list[RunSummary]
     return sorted(found, key=lambda run: run.created, reverse=True)
 
 
-def open_run(name: str, results: str | os.PathLike[str] | None = None, *, readonly: bool = False) -> RunStore:
+def open_run(
+    name: str, results: str | os.PathLike[str] | None = None, *, readonly: bool = False, elsewhere: bool = False
+) -> RunStore:
     """The file of the run called ``name``.
 
     Raises:
@@ -1249,7 +1265,7 @@ def open_run(name: str, results: str | os.PathLike[str] | None = None, *, readon
     if not path.is_file():
         near = ", ".join(sorted(p.parent.name for p in folder.glob(f"*/{FILE_NAME}"))[:10]) or "none yet"
         raise RunMissingError(f"There is no run {name!r} in {folder}. Runs there: {near}.")
-    return RunStore.open(path, readonly=readonly)
+    return RunStore.open(path, readonly=readonly, elsewhere=elsewhere)
 
 
 def free_name(stem: str, results: str | os.PathLike[str] | None = None) -> str:

@@ -17,7 +17,7 @@ LEVELS = [
     {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
     {"trainer", "export"},
     {"loop"},
-    {"replay"},
+    {"replay", "pretrain"},
     {"engine"},
     {"sweep"},
     {"reproduce"},
@@ -25,7 +25,7 @@ LEVELS = [
 ]
 WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
-    "replay", "reproduce", "sweep", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
+    "replay", "pretrain", "reproduce", "sweep", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
 }  # fmt: skip
 
 

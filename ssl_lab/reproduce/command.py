@@ -19,11 +19,13 @@ from ssl_lab.reproduce.progress import LOCK, look, worked_on
 from ssl_lab.reproduce.rows import SCALES, Item, Job, Scale, chosen, jobs
 from ssl_lab.seat import Seat
 from ssl_lab.store import results_dir
+from ssl_lab.sweep.plan import make_resources
 
 if TYPE_CHECKING:
     from ssl_lab.reproduce.progress import Progress
     from ssl_lab.reproduce.recorder import Recorder
     from ssl_lab.reproduce.reference import Reference
+    from ssl_lab.sweep.work import Crew
 
 INTERRUPTED = 130
 """Exit status of a study that was cut; the same command goes on with it."""
@@ -57,6 +59,14 @@ class Reproduce:
     """auto, cpu, cuda or cuda:N."""
     workers: int | None = None
     """Runs at once; default 1, small and lesson one for each core."""
+    ray: bool = False
+    """Compute on a Ray cluster; without --address on one that is started on this machine."""
+    address: str | None = None
+    """Ray cluster to compute on: auto for the one that this machine is part of, or HOST:PORT. Goes with --ray."""
+    cpus: float = 1
+    """Processor cores of a run on a Ray cluster."""
+    gpus: float = 0
+    """GPUs of a run on a Ray cluster; 0.25 lets four share one."""
     minutes: float | None = None
     """Stop after so many minutes, to be gone on with by the same command."""
     reference: tuple[str, ...] = ()
@@ -74,12 +84,17 @@ class Reproduce:
         from ssl_lab.reproduce.results import read_outcome
 
         items = chosen(self.items)
+        with_ray = self.ray or self.address is not None
+        device = self.device
+        if with_ray:
+            # On the GPU that it takes, or on none.
+            device = "cuda" if self.gpus else "cpu" if device == "auto" else device
         scale = self._scale()
         dataset = str(Path(self.dataset).expanduser().absolute()) if Path(self.dataset).is_dir() else self.dataset
         if not dataset_info(dataset).labelled:
             raise ConfigError(f"The papers' tables are accuracies, and {dataset} has no classes to tell apart.")
         needed = jobs(
-            items, scale, dataset=dataset, seeds=scale.seeds, epochs=scale.epochs, device=self.device,
+            items, scale, dataset=dataset, seeds=scale.seeds, epochs=scale.epochs, device=device,
             data_dir=self.data_dir,
         )  # fmt: skip
         references = [read_reference(word) for word in self.reference]
@@ -169,11 +184,21 @@ class Reproduce:
             )
         return note
 
+    def _crew(self, folder: Path) -> tuple[Crew | None, int | None]:
+        """The cluster, if one is asked for, and the threads of each run there."""
+        if not self.ray and self.address is None:
+            return None, None
+        from ssl_lab.sweep.on_ray import RayCrew
+
+        resources = make_resources(cpus=self.cpus, gpus=self.gpus)
+        return RayCrew(folder.absolute(), resources, self.address), resources.threads
+
     def _train(self, needed: Sequence[Job], folder: Path, scale: Scale, recorder: Recorder) -> int:
         from ssl_lab.reproduce.study import run_study
 
         workers = self.workers or (1 if scale.name == "paper" else usable_cores())
         deadline = None if self.minutes is None else time.time() + 60 * self.minutes
+        crew, threads = self._crew(folder)
         recorder.write("running")
         with Interruptible() as stop, _Lines(needed) as lines:
 
@@ -182,8 +207,9 @@ class Reproduce:
                 recorder.show(progress)
 
             whole = run_study(
-                needed, folder, workers=workers, probe_epochs=scale.probe_epochs, deadline=deadline, stop=stop,
-                on_change=show, on_failure=lambda job, why: recorder.failures.update({job.name: why}),
+                needed, folder, workers=workers, probe_epochs=scale.probe_epochs, threads=threads, crew=crew,
+                deadline=deadline, stop=stop, on_change=show,
+                on_failure=lambda job, why: recorder.failures.update({job.name: why}),
             )  # fmt: skip
         if recorder.failures:
             return FAILED

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_lab.config import total_steps
-from ssl_lab.errors import ConfigError
 from ssl_lab.reproduce.rows import ROWS, Job
 from ssl_lab.seat import taken
-from ssl_lab.store import FILE_NAME, RunStore, open_run
-
-COST = "study"
-"""Where a run's file keeps its seconds, images, device and precision."""
+from ssl_lab.store import FILE_NAME, PROBED, RunStore, open_run
+from ssl_lab.sweep.progress import check_setup
 
 SUPERVISED = "supervised.json"
 """What the ceiling came to, in the folder of its name."""
-
-PROBED = "probed"
-"""Where a run's file keeps how long its probes were, once all are done."""
 
 LOCK = "study.lock"
 """The seat of whoever works on a study, in its folder."""
@@ -43,8 +36,8 @@ class Progress:
     """Trained and probed."""
 
 
-def look(job: Job, folder: Path) -> Progress:
-    """How far a run is, by its file.
+def look(job: Job, folder: Path, *, elsewhere: bool = False) -> Progress:
+    """How far a run is, by its file; ``elsewhere``: another machine may be writing it.
 
     Raises:
         ConfigError: a run of that name was set up in another way.
@@ -54,7 +47,7 @@ def look(job: Job, folder: Path) -> Progress:
         return Progress(job, 0, 0, (folder / job.name / SUPERVISED).is_file())
     if not (folder / job.name / FILE_NAME).is_file():
         return Progress(job, 0, of, False)
-    with open_run(job.name, folder, readonly=True) as store:
+    with open_run(job.name, folder, readonly=True, elsewhere=elsewhere) as store:
         check_same(job, store, folder)
         return Progress(job, store.last_step(), of, store.meta(PROBED) is not None)
 
@@ -74,11 +67,4 @@ def check_same(job: Job, store: RunStore, folder: Path) -> None:
     Raises:
         ConfigError: it was set up in another way.
     """
-    there, here = (json.loads(c.model_dump_json()) for c in (store.config(), job.config))
-    different = sorted(key for key in here if there.get(key) != here[key] and key != "device")
-    if different:
-        name = different[0]
-        raise ConfigError(
-            f"{folder} holds a run {job.name!r} that was set up in another way: its {name} is {there.get(name)!r}, and "
-            f"{here[name]!r} is asked for. Take another folder with --out, or the same settings."
-        )
+    check_setup(job.name, job.config, store, folder)

@@ -10,9 +10,9 @@ from typing import Any
 
 from ssl_lab.errors import StoreError
 from ssl_lab.foreign import NUMBER, SHARE, from_json, understood
-from ssl_lab.reproduce.progress import COST, PROBED, SUPERVISED, look
+from ssl_lab.reproduce.progress import SUPERVISED, look
 from ssl_lab.reproduce.rows import ROWS, Job
-from ssl_lab.store import SpectrumRecord, open_run
+from ssl_lab.store import COST, PROBED, SpectrumRecord, open_run
 
 
 @dataclass(frozen=True, kw_only=True)

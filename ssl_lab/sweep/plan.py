@@ -100,6 +100,20 @@ class Resources(_Table):
         return max(1, int(self.cpus))
 
 
+def make_resources(**fields: float) -> Resources:
+    """What a trial takes, as flags of a command line say it.
+
+    Raises:
+        ConfigError: names the flag, and what it takes.
+    """
+    try:
+        return Resources.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = first["msg"].removeprefix("Value error, ").replace("Input should be", "it takes a number that is")
+        raise ConfigError(f"--{first['loc'][0]} cannot be {shown(first['input'])}: {what}.") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One run of a study."""

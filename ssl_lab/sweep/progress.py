@@ -25,6 +25,7 @@ from ssl_lab.errors import ConfigError, RunMissingError, StoreError, shown
 from ssl_lab.foreign import Finite, Share, ShortWords, Step, Turned, understood
 from ssl_lab.seat import taken
 from ssl_lab.spectrum import Spectrum
+from ssl_lab.store import RunStore
 from ssl_lab.sweep.plan import MOST_TRIALS, Resources, Sweep, Trial
 
 PLAN = "sweep.json"
@@ -459,6 +460,22 @@ def check_same(folder: Path, trials: Sequence[Trial]) -> None:
                 f"{shown(was.get(key))}, and {shown(now[key])} is asked for. Take another folder with --out, give the "
                 "trial another name, or the same settings."
             )
+
+
+def check_setup(name: str, config: RunConfig, store: RunStore, folder: Path) -> None:
+    """A run of a study's folder is set up as the study says, wherever it was computed.
+
+    Raises:
+        ConfigError: it was set up in another way.
+    """
+    there, here = (json.loads(c.model_dump_json()) for c in (store.config(), config))
+    different = sorted(key for key in here if there.get(key) != here[key] and key != "device")
+    if different:
+        key = different[0]
+        raise ConfigError(
+            f"{folder} holds a run {name!r} that was set up in another way: its {key} is {there.get(key)!r}, and "
+            f"{here[key]!r} is asked for. Take another folder with --out, or the same settings."
+        )
 
 
 def _fixed(trial: Trial) -> dict[str, Any]:

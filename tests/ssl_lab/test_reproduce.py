@@ -25,11 +25,12 @@ from ssl_lab.reproduce.recorder import Recorder
 from ssl_lab.reproduce.reference import distances, read_reference
 from ssl_lab.reproduce.results import Outcome, Seeds, over_seeds, read_outcome
 from ssl_lab.reproduce.rows import ITEMS, LESSON, PAPER, ROWS, SMALL, Job, chosen, jobs
-from ssl_lab.reproduce.study import STALE, _pretrained, run_job, run_study
+from ssl_lab.reproduce.study import _pretrained, run_job, run_study
 from ssl_lab.reproduce.theory_check import checks
 from ssl_lab.seat import Seat, taken
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.store import SpectrumRecord, open_run
+from ssl_lab.sweep.work import STALE
 
 LESSONS = {"no-predictor", "no-stop-gradient", "linear"}
 

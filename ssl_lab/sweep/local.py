@@ -1,0 +1,74 @@
+"""Worker processes of this machine; no torch."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+from ssl_lab.sweep.work import Outcome, Task, outcome_of
+
+
+class LocalCrew:
+    """So many worker processes, each of which keeps what it has loaded for its next task.
+
+    Each is a pool of its own: one that is killed takes nothing with it but its own task.
+
+    Args:
+        workers: processes at once.
+    """
+
+    with_ray = False
+    pause = 0.0
+    machines = 1
+
+    def __init__(self, workers: int) -> None:
+        self.slots: int | None = workers
+        self._idle: list[ProcessPoolExecutor] = []
+        self._busy: dict[Future[str], tuple[str, ProcessPoolExecutor]] = {}
+
+    def hand(self, task: Task) -> None:
+        """Has a task computed."""
+        pool = self._idle.pop() if self._idle else ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        try:
+            future = pool.submit(task.do, *task.arguments)
+        except BrokenProcessPool:
+            # It was killed while it had nothing to do.
+            pool.shutdown()
+            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            future = pool.submit(task.do, *task.arguments)
+        self._busy[future] = task.name, pool
+
+    def ended(self, seconds: float) -> list[Outcome]:
+        """The tasks that ended; waits for one, so long at most."""
+        if not self._busy:
+            time.sleep(seconds)
+        finished, _ = wait(self._busy, timeout=seconds, return_when=FIRST_COMPLETED)
+        found = []
+        for future in finished:
+            name, pool = self._busy.pop(future)
+            try:
+                found.append(Outcome(name, future.result()))
+            except BrokenProcessPool:
+                pool.shutdown()
+                why = "Its process was killed, by somebody or by the system for want of memory."
+                found.append(Outcome(name, why, lost=True))
+                continue
+            except Exception as error:
+                found.append(outcome_of(name, error))
+            self._idle.append(pool)
+        return found
+
+    def let_go(self) -> None:
+        """None waits here."""
+
+    def trouble(self) -> str:
+        """There is none here."""
+        return ""
+
+    def close(self) -> None:
+        """Ends the processes; waits for what is under way."""
+        for pool in (*self._idle, *(pool for _, pool in self._busy.values())):
+            pool.shutdown()
+        self._idle, self._busy = [], {}
