@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from ssl_lab.errors import SSLLabError, shown
 from ssl_lab.mirror import writable
 from ssl_lab.store import FILE_NAME, LIVE_STATES, RunStore, RunSummary, check_name, summary
+from ssl_lab.sweep.progress import TrialRecord, read_record, read_runner, worked_on
 
 LISTED = 40
 """Most runs on the shelf: the newest, with their forks."""
@@ -73,9 +75,13 @@ class Catalogue:
 
     def _trial(self, key: str) -> Path:
         sweep, _, name = key.removeprefix(TRIAL).partition("/")
-        path = self.results / check_name(sweep) / check_name(name) / FILE_NAME
+        folder = self.results / check_name(sweep)
+        path = folder / check_name(name) / FILE_NAME
         if not path.is_file():
             raise SSLLabError(f"The sweep {sweep} has no run of a trial {name}: it is gone, or has not begun.")
+        if not here(read_record(folder, name)) and worked_on(folder, read_runner(folder)):
+            # SQLite's journal does not cross machines.
+            raise SSLLabError(f"The trial {name} is trained on another machine: its run can be opened when it is done.")
         return path
 
     def _entry(self, key: str, path: Path, recording: bool) -> Entry | None:
@@ -95,9 +101,9 @@ class Catalogue:
         return seen[1]
 
 
-def trial_key(sweep: str, name: str) -> str:
-    """What the shelf calls a trial of a sweep in the results folder."""
-    return f"{TRIAL}{sweep}/{name}"
+def here(record: TrialRecord) -> bool:
+    """Whether no other machine is at a trial's run, if anybody works on its sweep."""
+    return record.state not in ("running", "retrying") or record.node in ("", socket.gethostname())
 
 
 def recordings() -> list[Path]:

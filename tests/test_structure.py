@@ -31,7 +31,7 @@ WITH_TORCH = {
 
 TORCH_FREE = {
     "reproduce": {"progress", "published", "record", "results", "rows"},
-    "sweep": {"plan", "progress"},
+    "sweep": {"plan", "progress", "table"},
 }
 """What of the studies' packages the laboratory may import."""
 

@@ -34,6 +34,11 @@ class LabelChart:
         scales, nothing = {"x": self.across, "y": self.down}, float32([0.0])
         ends = float32(np.zeros((2, 2)))
         self.bars = bq.Lines(x=ends, y=ends, scales=scales, colors=[INK] * 2, stroke_width=1.8, visible=False)
+        # A faint line leads the eye from the words to the dots.
+        self.rows = bq.Lines(
+            x=ends, y=ends, scales={"x": self.share, "y": self.down}, colors=["#8f8f8f"] * 2, stroke_width=1,
+            opacities=[0.35] * 2,
+        )  # fmt: skip
         self.dots = bq.Scatter(
             x=nothing, y=nothing, scales=scales, colors=[NOW], stroke=NOW, stroke_width=1.4, fill=False,
             default_size=34, visible=False,
@@ -55,7 +60,8 @@ class LabelChart:
             grid_color="rgba(143, 143, 143, .3)",
         )  # fmt: skip
         self.figure = bq.Figure(
-            marks=[self.bars, self.dots, self.means, self.words, self.leader], axes=[self.axis], animation_duration=0,
+            marks=[self.rows, self.bars, self.dots, self.means, self.words, self.leader], axes=[self.axis],
+            animation_duration=0,
             fig_margin={"top": 4, "bottom": 40, "left": 14, "right": 14}, padding_x=0.0, padding_y=0.0,
             min_aspect_ratio=0.01, max_aspect_ratio=100,
             layout=w.Layout(width="100%", height=f"{ROW_HEIGHT + 46}px", min_width="0"),
@@ -80,6 +86,11 @@ class LabelChart:
         # The first row is on top, so that positions go down.
         places = np.arange(count, dtype=float)[::-1]
         changed = self._size(count) | self._range(drawn)
+        twice = list(places) * 2 if count == 1 else list(places)
+        changed |= set_mark(
+            self.rows, x=[[0.0, 1.0] for _ in twice], y=[[place + BELOW] * 2 for place in twice],
+            colors=["#8f8f8f"] * len(twice), opacities=[0.35] * len(twice),
+        )  # fmt: skip
         changed |= name_axis(self.axis, f"{measure}, % of the test images")
         dots = [(value, place) for line, place in zip(drawn, places, strict=False) for value in line.values]
         changed |= self._points(self.dots, dots)

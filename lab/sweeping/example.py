@@ -10,8 +10,8 @@ from pathlib import Path
 from lab.work import Work
 from ssl_lab.sweep.progress import PLAN, STOP, read_runner, worked_on
 
-NAME = "example-sweep"
-"""Of its folder."""
+NAME = "sweep-example"
+"""Of its folder: the same that the command line gives it."""
 LOG = "sweep.log"
 """What the process says, in its folder."""
 FILE = "example.toml"
@@ -40,6 +40,11 @@ class Example(Work):
     def command(self) -> Sequence[str]:
         """The words of the process."""
         return [sys.executable, "-m", "ssl_lab.cli", "sweep", str(self.file), "--out", str(self.folder)]
+
+    def ended_well(self, status: int, said: bytes) -> bool:
+        """Whether a process came to its end, or was stopped."""
+        # With 1 it ends too where some trials could not be had, which their rows say.
+        return super().ended_well(status, said) or (status == 1 and b"Tables: " in said)
 
     def worked_on(self) -> bool:
         """Whether a process has the seat."""

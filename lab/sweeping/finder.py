@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.catalogue import here
 from ssl_lab.errors import SSLLabError, StoreError
 from ssl_lab.store import check_name
 from ssl_lab.sweep.plan import Resources, Trial
@@ -101,10 +101,7 @@ def openable(trial: TrialView, working: bool) -> bool:
         trial: the trial.
         working: whether somebody works on its sweep.
     """
-    if not trial.attempts:
-        return False
-    written = working and trial.state in ("running", "retrying")
-    return not written or trial.node in ("", socket.gethostname())
+    return bool(trial.attempts) and (not working or here(trial.record))
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -21,7 +21,6 @@ from lab.style import CSS
 from lab.sweeping.chart import LabelChart
 from lab.sweeping.example import FILE, Example
 from lab.sweeping.finder import Finder
-from lab.sweeping.sheet import as_csv
 from lab.sweeping.style import CSS as OWN_CSS
 from lab.sweeping.summary import lines, measure, sentence, standing, table
 from lab.sweeping.table import SweepTable, fixed, moving
@@ -31,6 +30,7 @@ from ssl_lab.atomic import cannot_write
 from ssl_lab.errors import ConfigError, SSLLabError
 from ssl_lab.store import check_name, results_dir
 from ssl_lab.sweep.progress import STOP, SweepView
+from ssl_lab.sweep.table import as_csv, results
 
 LIST_PAUSE = 3.0
 """Seconds between looks at the folder of sweeps."""
@@ -203,7 +203,8 @@ class Sweeps(Page):
 
     def _save(self) -> None:
         if self._view is not None:
-            self.table.send({"save": f"{self._name}.csv", "text": as_csv(self._view)})
+            # What the command line writes as results.csv once it ends.
+            self.table.send({"save": f"{self._name}.csv", "text": as_csv(results(self._view)).decode()})
 
     def _show(self) -> bool:
         if time.monotonic() >= self._list_due:

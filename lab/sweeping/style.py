@@ -22,13 +22,14 @@ CSS = """
   align-items: start; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr)); }
 .ssl-sweeps .ssl-lines { position: relative; display: block; width: 100%; min-width: 0; max-height: 480px;
   overflow: auto; }
-.ssl-sweeps .ssl-lines .widget-html { width: max-content; min-width: 100%; }
 .ssl-sweeps table:focus-visible, .ssl-sweeps pre:focus-visible { outline: 2px solid #2a8fd4; outline-offset: -2px; }
 .ssl-sweeps .ssl-lines table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums;
   color: var(--jp-ui-font-color1, #222); margin: 4px 2px; }
 .ssl-sweeps .ssl-lines caption { text-align: left; font-size: 12px; color: var(--jp-ui-font-color2, #555); }
 .ssl-sweeps .ssl-lines :is(th, td) { padding: 3px 8px; border-bottom: 1px solid var(--jp-border-color2, #ddd);
   text-align: right; background: none; font-weight: 400; white-space: nowrap; }
+.ssl-sweeps .ssl-lines th[scope=row] { white-space: normal; overflow-wrap: anywhere; }
+.ssl-sweeps .ssl-lines table { width: 100%; }
 .ssl-sweeps .ssl-lines thead th { font-weight: 600; }
 .ssl-sweeps .ssl-lines :is(th[scope=row], thead th:first-child) { text-align: left; }
 .ssl-sweeps textarea, .ssl-sweeps pre.ssl-toml { box-sizing: border-box; width: 100%; margin: 4px 0; padding: 6px 8px;

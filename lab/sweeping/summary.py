@@ -144,16 +144,14 @@ def table(found: Sequence[Line], by: Measure | None) -> str:
     for line in ordered:
         mean = "" if line.mean is None else f"{line.mean:.2f}"
         spread = "" if line.spread is None else f"{line.spread:.2f}"
-        ends = f"{min(line.values):.2f} to {max(line.values):.2f}" if line.values else ""
         done = f"{len(line.values)} of {line.of}" + (f", {line.failed} failed" if line.failed else "")
         rows += (
-            f"<tr><th scope='row'>{html.escape(line.label)}</th><td>{mean}</td><td>{spread}</td><td>{ends}</td>"
-            f"<td>{done}</td></tr>"
+            f"<tr><th scope='row'>{html.escape(line.label)}</th><td>{mean}</td><td>{spread}</td><td>{done}</td></tr>"
         )
     return (
         # It is reached by Tab, so that the arrow keys scroll the box that it lies in.
         f"<table tabindex='0'><caption>{by.name.capitalize()}, % of the test images, over the seeds; spread is the "
         "standard deviation.</caption><thead><tr><th scope='col'>label</th><th scope='col'>mean</th>"
-        "<th scope='col'>spread</th><th scope='col'>least to greatest</th><th scope='col'>trials with a number</th>"
+        "<th scope='col'>spread</th><th scope='col'>trials done</th>"
         f"</tr></thead><tbody>{rows}</tbody></table>"
     )
