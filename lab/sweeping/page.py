@@ -24,7 +24,7 @@ from lab.sweeping.finder import Finder
 from lab.sweeping.style import CSS as OWN_CSS
 from lab.sweeping.summary import lines, measure, sentence, standing, table
 from lab.sweeping.table import SweepTable, fixed, moving
-from lab.words import READING, Changes
+from lab.words import READING, Changes, mark
 from lab.work import State
 from ssl_lab.atomic import cannot_write
 from ssl_lab.errors import ConfigError, SSLLabError
@@ -84,8 +84,9 @@ class Sweeps(Page):
         self._spoken: tuple[str, float] = ("", float("-inf"))
         self._choose_lock = threading.RLock()
         self._build()
-        self._show()
+        # With all that may come to be on it.
         self._open()
+        self._show()
         # After the doors are closed, which give each control a way in of its own.
         self._choose_lock = guarded(self.choose)
         self._begin_to_publish()
@@ -106,12 +107,13 @@ class Sweeps(Page):
         self.lines_box.add_class("ssl-lines")
         summary = w.GridBox([self.chart.widget, self.lines_box])
         summary.add_class("ssl-summary")
+        self.summary = summary
         self.shown = w.VBox(
             [self.choose, head, self.bar, self.standing, summary, self.table],
             layout=w.Layout(width="100%", overflow="visible"),
         )
-        main = w.VBox([self.banner, self.nothing, self.shown])
-        main.add_class("ssl-main")
+        self.main = w.VBox([self.banner, self.nothing, self.shown])
+        self.main.add_class("ssl-main")
 
         self.begin = w.Button(description=START["none"])
         self.begin.on_click(lambda _: self._do(self._begin))
@@ -120,9 +122,9 @@ class Sweeps(Page):
         self.words = w.HTML()
         side = w.VBox([w.HTML(_about(self.example.file)), buttons, self.words, w.HTML(COMMAND)])
         side.add_class("ssl-side")
-        body = w.GridBox([main, side])
-        body.add_class("ssl-body")
-        self.widget = w.VBox([w.HTML(f"<style>{CSS}{OWN_CSS}</style>"), self.browser, body])
+        self.body = w.GridBox([self.main, side])
+        self.body.add_class("ssl-body")
+        self.widget = w.VBox([w.HTML(f"<style>{CSS}{OWN_CSS}</style>"), self.browser, self.body])
         for name in ("ssl-bench", "ssl-sweeps"):
             self.widget.add_class(name)
 
@@ -214,12 +216,11 @@ class Sweeps(Page):
         drawn = self._show_example()
         self._warn(self._complaint or self.example.trouble, error)
         view = self._view
-        Changes(self.nothing).set("value", "" if self._name else NOTHING)
-        Changes(self.shown.layout).set("display", None if self._name else "none")
+        by = measure(view) if view is not None else None
+        self._arrange(view is not None, by is not None)
         self.browser.sweep = self._name
         if view is None:
             return drawn
-        by = measure(view)
         found = lines(view, by)
         said = sentence(view, found)
         self._speak(said)
@@ -231,7 +232,6 @@ class Sweeps(Page):
         self._set(self.bar, f"<progress max='1' value='{view.share:.3f}' aria-label='The whole sweep'></progress>")
         words = [standing(view), view.runner.message]
         self._set(self.standing, "".join(f"<p>{html.escape(line)}</p>" for line in dict.fromkeys(words) if line))
-        Changes(self.chart.widget.layout).set("display", "none" if by is None else None)
         if by is not None:
             drawn |= self.chart.update(found, by.name)
         self._set(self.lines, table(found, by))
@@ -244,6 +244,14 @@ class Sweeps(Page):
             drawn |= bool(live != self.table.live)
             state.set("live", live)
         return drawn
+
+    def _arrange(self, there: bool, measured: bool) -> None:
+        """Puts on the page what there is to see: a figure without a place cannot be laid out."""
+        Changes(self.nothing).set("value", "" if self._name else NOTHING)
+        Changes(self.summary).set("children", (self.chart.widget, self.lines_box) if measured else ())
+        tail = (self.shown,) if there else (self.choose,) if self._name else ()
+        Changes(self.main).set("children", (self.banner, self.nothing, *tail))
+        mark(self.body, "ssl-none", not self._name)
 
     def _look(self) -> str:
         """Reads how the sweep stands that is shown; what is wrong, in words."""

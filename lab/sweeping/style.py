@@ -4,6 +4,7 @@ from __future__ import annotations
 
 CSS = """
 .ssl-sweeps .ssl-body { grid-template-columns: minmax(0, 1fr) minmax(280px, 340px); grid-template-rows: none; }
+.ssl-sweeps .ssl-body.ssl-none { grid-template-columns: minmax(0, 640px); }
 .ssl-sweeps .ssl-main, .ssl-sweeps .ssl-side { width: 100%; min-width: 0; overflow: visible; }
 .ssl-sweeps .widget-html, .ssl-sweeps .jupyter-widgets.widget-html { height: auto; margin: 0; width: 100%; }
 .ssl-sweeps .widget-html-content { white-space: normal; overflow-wrap: anywhere; }
