@@ -214,7 +214,7 @@ class Runner:
         self._folder, self._crew, self._live = folder, crew, live
         self._beat, self._written = 0, float("-inf")
         self._begun, self._first = time.monotonic(), 0.0
-        self._record = RunnerRecord(with_ray=crew.with_ray)
+        self._record = RunnerRecord(with_ray=crew.with_ray, machines=crew.machines)
         self._shown: SweepView | None = None
 
     def begin(self) -> None:

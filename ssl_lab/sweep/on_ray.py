@@ -34,8 +34,11 @@ OFF = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_SCHEDULER_EVENTS": "0",
+    # On a busy machine Ray's own parts take longer to start than it waits for them otherwise.
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_raylet_start_wait_time_s": "120",
 }
-"""Told to Ray before it is imported: nothing is sent anywhere."""
+"""Told to Ray before it is imported; nothing is sent anywhere."""
 
 
 def the_ray() -> ModuleType:
