@@ -15,7 +15,7 @@ INK = "var(--jp-ui-font-color1, #222)"
 """The colour of text, on light as on dark."""
 ROW_HEIGHT = 40
 """Pixels of a label."""
-MOST = 24
+MOST = 16
 """Labels that are drawn; beyond, the best ones."""
 BELOW, ABOVE = -0.22, 0.2
 """Of the dots and of the words from the middle of their row."""
@@ -181,4 +181,6 @@ def name_axis(axis: bq.Axis, label: str) -> bool:
 
 def _words(line: Line, leads: bool) -> str:
     label = line.label if len(line.label) <= LONGEST else f"{line.label[: LONGEST - 1]}…"
-    return f"{label}: {line.words}" + (" · best" if leads else "")
+    # The axis says that it is per cent, and the circles are counted at a glance: there is little room on a phone.
+    words = line.words.replace(" %", "").partition(" (n")[0]
+    return f"{label}: {words}" + (", best" if leads else "")
