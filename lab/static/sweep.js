@@ -173,14 +173,20 @@ function render({ model, el }) {
       "tr", "ssl-why", { role: "row" },
       make("td", "", { role: "cell", colspan: String(HEADS.length + 1) }, make("div", "", {}, note, more, text)),
     );
+    const fold = (shut) => {
+      text.hidden = shut;
+      set(more, "aria-expanded", String(!shut));
+      put(more, shut ? "Whole error" : "Hide");
+      if (shut) note.hidden = false;
+    };
     let linked = null;
     const entry = {
-      name, order, row, why, box, text, values: {}, seen: "",
+      name, order, row, why, box, note, text, values: {}, seen: "",
       set(live) {
         const now = JSON.stringify(live);
         if (now === entry.seen) return;
         entry.seen = now;
-        const [state, step, of, speed, knnNow, accuracyNow, heights, tries, place, error, openable] = live;
+        const [state, step, of, speed, knnNow, accuracyNow, heights, tries, place, error, openable, rest] = live;
         entry.values = {
           order, state: STATES.indexOf(state), share: state === "done" ? 1 : of ? step / of : 0,
           rate: speed || null, knn: knnNow, accuracy: accuracyNow, attempts: tries, where: place || null,
@@ -216,13 +222,13 @@ function render({ model, el }) {
         }
         put(note, error);
         entry.failed = error !== "";
-        if (!text.hidden) model.send({ error: name });
+        more.hidden = !rest;
+        if (!rest) fold(true);
+        else if (!text.hidden) model.send({ error: name });
       },
     };
     more.addEventListener("click", () => {
-      text.hidden = !text.hidden;
-      set(more, "aria-expanded", String(!text.hidden));
-      put(more, text.hidden ? "Whole error" : "Hide");
+      fold(!text.hidden);
       if (!text.hidden) model.send({ error: name });
     });
     box.addEventListener("change", () => {
@@ -322,7 +328,11 @@ function render({ model, el }) {
     if (typeof content !== "object" || content === null || typeof content.text !== "string") return;
     if (typeof content.save === "string") saveText(content.save, content.text);
     const entry = entries.find(({ name }) => name === content.error);
-    if (entry) put(entry.text, content.text);
+    if (entry) {
+      put(entry.text, content.text);
+      // Its beginning need not stand there twice.
+      entry.note.hidden = !entry.text.hidden;
+    }
   }
 
   search.addEventListener("input", () => showOrder(true));

@@ -29,7 +29,7 @@ from lab.work import State
 from ssl_lab.atomic import cannot_write
 from ssl_lab.errors import ConfigError, SSLLabError
 from ssl_lab.store import check_name, results_dir
-from ssl_lab.sweep.progress import STOP, SweepView
+from ssl_lab.sweep.progress import STOP, SweepState, SweepView
 from ssl_lab.sweep.table import as_csv, results
 
 LIST_PAUSE = 3.0
@@ -45,6 +45,9 @@ START: Mapping[State, str] = {
     "stopping": "Stopping…",
     "done": "Run the example again",
 }
+
+STANDS: Mapping[SweepState, str] = {"waiting": "not begun", "failed": "some failed"}
+"""What is said of a sweep's state, where it is not the word for it."""
 
 NOTHING = (
     "<h2>No sweep yet</h2><p>A sweep is one small file that asks for many runs: every combination of some settings, "
@@ -224,11 +227,8 @@ class Sweeps(Page):
         found = lines(view, by)
         said = sentence(view, found)
         self._speak(said)
-        drawn |= self._set(
-            self.status,
-            f"<p class='ssl-sentence'><span class='ssl-state ssl-{view.state}'>{view.state}</span> "
-            f"{html.escape(said)}</p>",
-        )
+        badge = f"<span class='ssl-state ssl-{view.state}'>{STANDS.get(view.state, view.state)}</span>"
+        drawn |= self._set(self.status, f"<p class='ssl-sentence'>{badge} {html.escape(said)}</p>")
         self._set(self.bar, f"<progress max='1' value='{view.share:.3f}' aria-label='The whole sweep'></progress>")
         words = [standing(view), view.runner.message]
         self._set(self.standing, "".join(f"<p>{html.escape(line)}</p>" for line in dict.fromkeys(words) if line))

@@ -128,8 +128,9 @@ class SweepTable(anywidget.AnyWidget):
     trials: Any = t.List(help="What does not change: [name, label, seed] for each trial.").tag(sync=True)
 
     live: Any = t.List(help="What does, in the same order.").tag(sync=True)
-    """For each ``[state, step, of, steps/s, kNN, accuracy, heights, attempts, where, note, openable]``: accuracies in
-    per cent or None, heights from :func:`heights`, ``note`` the beginning of an error."""
+    """For each ``[state, step, of, steps/s, kNN, accuracy, heights, attempts, where, note, openable, rest]``:
+    accuracies in per cent or None, heights from :func:`heights`, ``note`` what an error comes to, ``rest`` whether
+    there is more of it."""
 
 
 def fixed(view: SweepView) -> list[list[Any]]:
@@ -145,11 +146,13 @@ def moving(view: SweepView) -> list[list[Any]]:
 def _row(trial: TrialView, working: bool) -> list[Any]:
     rate = trial.steps_per_second
     # The last line of what Python says of an error is what it is.
-    note = trial.error.strip().rpartition("\n")[2].strip()
+    error = trial.error.strip()
+    note = error.rpartition("\n")[2].strip()
+    note = note if len(note) <= NOTE else f"{note[:NOTE]}…"
     return [
         trial.state, trial.step, trial.of, round(rate, 1 if rate < 10 else 0), _percent(trial.knn),
         _percent(trial.accuracy), heights(trial.spectrum), trial.attempts, trial.node,
-        note if len(note) <= NOTE else f"{note[:NOTE]}…", openable(trial, working),
+        note, openable(trial, working), note != error,
     ]  # fmt: skip
 
 

@@ -62,7 +62,9 @@ def finished(folder: Path, file: Path) -> None:
     write_plan(folder, sweep, trials)
     for trial in trials:
         failed = trial.label == "diverges"
-        said: dict[str, Any] = {"state": "failed", "error": "It broke."} if failed else {"state": "done", "step": 300}
+        said: dict[str, Any] = {"state": "done", "step": 300}
+        if failed:
+            said = {"state": "failed", "error": "Traceback\nValueError: It broke."}
         accuracy = None if failed else 0.9 + 0.01 * trial.seed
         spectrum = tuple(0.5**k for k in range(16))
         write_record(folder, trial.name, TrialRecord(of=300, attempts=1, accuracy=accuracy, spectrum=spectrum, **said))
@@ -182,7 +184,7 @@ def test_on_a_phone(served: Server, open_page: Open, width: int, dark: bool, tmp
     view.get_by_role("combobox", name="State").select_option(label="failed")
     eventually(lambda: len(names(page)) == 2, "the failed ones")
     press(page, view.get_by_role("button", name="Whole error").first)
-    eventually(lambda: "It broke." in view.get_by_label("error of diverges-seed0").inner_text(), "the error")
+    eventually(lambda: "Traceback" in view.get_by_label("error of diverges-seed0").inner_text(), "the error")
     assert sideways(page) == 0
     axe(page)
     screenshot(page, f"sweep-{width}-{'dark' if dark else 'light'}")

@@ -336,9 +336,10 @@ def test_a_sweep_is_followed_in_few_messages(open_page: Open, tmp_path: Path, mo
         assert count.count("SweepTable") == 1
         assert len(count) <= 15, count
         running, failed, done = page.table.live[:3]
-        assert running == ["running", 20, 40, 123, 50.0, None, [100, 60], 1, "here", "", False]
+        assert running == ["running", 20, 40, 123, 50.0, None, [100, 60], 1, "here", "", False, False]
         assert failed[9].startswith("ValueError: yyy")
         assert len(failed[9]) == NOTE + 1
+        assert failed[11]
         assert done[4:6] == [96.0, 97.0]
         assert "ssl-running" in page.status.value
         assert "1 of 6 trials done, 1 running, 1 failed" in page.status.value
