@@ -107,6 +107,24 @@ HOW: dict[str, Run | Serve | Elsewhere] = {
     "uv run ssl-lab reproduce figure2 --reference FILE.npz": Run(
         instead=(("FILE.npz", "byol.npz"),), more=SMALL_STUDY, says="byol-seed0 beside its reference"
     ),
+    "uv run ssl-lab sweep docs/study.toml --dry-run": Run(
+        says=r"10 trials of 5 configurations; each takes 1 CPU\. Nothing was started"
+    ),
+    "uv run ssl-lab sweep docs/study.toml": Run(
+        instead=(("docs/study.toml", "study.toml"),), says=r"study: 3 of 3 trials done\.",
+        leaves="results/sweep-study/summary.parquet",
+    ),
+    "pip install ssl-lab[ray]": Elsewhere("pyproject.toml", 'ray = ["ray>='),
+    "uv run ssl-lab sweep docs/study.toml --ray": Run(
+        instead=(("docs/study.toml", "study.toml"),), more="--out rayed", says=r"study: 3 of 3 trials done\.",
+        leaves="rayed/results.csv",
+    ),
+    # A cluster of two, of Ray's own making.
+    "ray start --head": Elsewhere("tests/ssl_lab/test_sweep.py", "Cluster(initialize_head=True"),
+    "ray start --address HOST:PORT": Elsewhere("tests/ssl_lab/test_sweep.py", "add_node("),
+    "uv run ssl-lab sweep docs/study.toml --address auto --out /shared/study": Elsewhere(
+        "tests/ssl_lab/test_sweep.py", '"--out", str(folder), "--address", cluster.address'
+    ),
     "uv run mkdocs build --strict": Elsewhere("tests/browser/test_docs.py", '"mkdocs", "build", "--strict"'),
     "uv run python -m benchmarks.trust --list": Run(says="crash"),
     "python -m lab.jupyter": Elsewhere("binder/postBuild", "python -m lab.jupyter"),
@@ -138,7 +156,17 @@ def test_the_pages_have_commands_and_only_known_languages() -> None:
     assert len(commands()) > 15
     for page in PAGES:
         languages = {match[1] for match in BLOCK.finditer(page.read_text())}
-        assert languages <= {"bash", "python"}, f"{page}: say how blocks of {languages} are tested"
+        assert languages <= {"bash", "python", "toml"}, f"{page}: say how blocks of {languages} are tested"
+
+
+def test_every_study_that_the_pages_show_can_be_run() -> None:
+    import tomllib
+
+    from ssl_lab.sweep.plan import read_sweep, understand
+
+    shown = [understand(tomllib.loads(block), page).trials() for page, block in blocks("toml")]
+    assert [len(trials) for trials in shown] == [8]
+    assert len(read_sweep(ROOT / "docs" / "study.toml").trials()) == 10
 
 
 def test_every_command_is_known_and_no_entry_is_stale() -> None:
@@ -195,6 +223,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         path / "byol.npz", epoch=epochs, f_eigenvalues=values, wp_eigenvalues=values, alignment=values,
         asymmetry=np.ones(3),
     )  # fmt: skip
+    # The docs' study, at a size for a test.
+    text = (ROOT / "docs" / "study.toml").read_text()
+    small = text.replace("seeds = [0, 1]", "seeds = [0]").replace("epochs = 20", "epochs = 1\nprobe_epochs = 2")
+    small = small[: small.index('[[trials]]\nname = "loses')]
+    assert small.count("epochs") == 2
+    (path / "study.toml").write_text(small.replace("ema = [0.0, 0.9, 0.99]", "ema = [0.0, 0.9]"))
     return Clone(path)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ssl_lab.sweep.progress import SweepView, TrialState, TrialView
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -97,7 +98,8 @@ class Live:
     def show(self, view: SweepView) -> None:
         """Draws it, or says what is new."""
         if self._live is not None:
-            self._live.update(table(view, self._console.size.height - 6), refresh=True)
+            size = self._console.size
+            self._live.update(screen(view, size.width, size.height), refresh=True)
             return
         first, said = self._said is None, self._said or {}
         done = 0
@@ -120,32 +122,59 @@ class Live:
         self._said = said
 
 
-def table(view: SweepView, most: int) -> Table:
-    """A row for each trial, ``most`` at most: those that fare worst and those under way first."""
+MOST_ERRORS = 3
+"""Errors that are shown under the table; all are said at the end."""
+
+
+def screen(view: SweepView, width: int, height: int) -> Group:
+    """The study in a terminal of so many columns and rows: where it stands, the trials, and what went wrong."""
+    from rich.console import Group
+    from rich.text import Text
+
+    wrong = [trial for trial in view.trials if trial.error and trial.state in ("failed", "retrying")]
+    lines = [
+        Text(f"{trial.name} {trial.state}: {trial.error}", COLOURS[trial.state], no_wrap=True, overflow="ellipsis")
+        for trial in wrong[:MOST_ERRORS]
+    ]
+    if view.runner.message:
+        lines.append(Text(view.runner.message))
+    # Title, frame and head take five rows.
+    rows = max(1, height - len(lines) - 7)
+    shown = list(view.trials)
+    if len(shown) > rows:
+        kept = sorted(range(len(shown)), key=lambda i: (ORDER.index(shown[i].state), i))[:rows]
+        shown = [shown[i] for i in sorted(kept)]
+        lines.insert(0, Text(f"{len(view.trials) - len(shown)} more are not shown.", "dim"))
+    return Group(Text(f"{view.name}: {headline(view)}", "bold"), table(shown, width), *lines)
+
+
+def table(trials: Sequence[TrialView], width: int) -> Table:
+    """A row for each trial, with as many columns as the terminal has room for."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    shown = list(view.trials)
-    if len(shown) > most:
-        kept = sorted(range(len(shown)), key=lambda i: (ORDER.index(shown[i].state), i))[: max(1, most)]
-        shown = [shown[i] for i in sorted(kept)]
-    hidden = len(view.trials) - len(shown)
-    found = Table(title=f"{view.name}: {headline(view)}", title_justify="left", expand=False)
-    more = f"{hidden} more not shown. " if hidden else ""
-    found.caption = f"{more}{view.runner.message}" or None
-    found.add_column("trial", overflow="fold")
-    found.add_column("state")
-    for name in ("step", "steps/s", "kNN", "probe"):
-        found.add_column(name, justify="right")
-    found.add_column("F's eigenvalues", no_wrap=True)
-    found.add_column("begun", justify="right")
-    found.add_column("on", overflow="ellipsis", no_wrap=True)
-    for trial in shown:
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    found.add_column("trial", no_wrap=True, overflow="ellipsis", min_width=12)
+    found.add_column("state", no_wrap=True)
+    found.add_column("step", justify="right", no_wrap=True)
+    found.add_column("probe", justify="right", no_wrap=True)
+    more: list[tuple[str, Callable[[TrialView], str]]] = []
+    if width >= 70:
+        more.append(("kNN", lambda trial: percent(trial.knn)))
+    if width >= 80:
+        more.append(("steps/s", lambda trial: f"{trial.steps_per_second:,.0f}" if trial.steps_per_second else ""))
+    if width >= 100:
+        more.append(("F's eigenvalues", lambda trial: sparkline(trial.spectrum)))
+    if width >= 110:
+        more.append(("begun", lambda trial: str(trial.attempts or "")))
+    if width >= 120:
+        more.append(("on", lambda trial: trial.node))
+    for name, _ in more:
+        found.add_column(name, justify="right" if name in ("kNN", "steps/s", "begun") else "left", no_wrap=True)
+    for trial in trials:
         found.add_row(
             trial.name, Text(trial.state, style=COLOURS[trial.state]), f"{trial.step:,}/{trial.of:,}",
-            f"{trial.steps_per_second:,.0f}" if trial.steps_per_second else "", percent(trial.knn),
-            percent(trial.accuracy), sparkline(trial.spectrum), str(trial.attempts or ""), trial.node,
+            percent(trial.accuracy), *(cell(trial) for _, cell in more),
         )  # fmt: skip
-        if trial.error and trial.state in ("failed", "retrying"):
-            found.add_row(Text(f"  {trial.error}", style=COLOURS[trial.state]))
     return found

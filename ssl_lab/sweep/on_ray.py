@@ -6,6 +6,7 @@ is gone; what was lost is handed to it again (:func:`ssl_lab.sweep.work.work_off
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -24,8 +25,14 @@ from ssl_lab.sweep.work import Outcome, Task
 BEGUN = ".begun-"
 """Before a task's number: a file in the study's folder while it is computed."""
 
+HERE = ".here-"
+"""Before a number: a file in the study's folder by which machines know that they see it."""
+
 REACH = 60.0
 """Seconds in which a machine is to say that it reaches the study's folder; a busy one says it when it has begun."""
+
+TRIES = 3
+"""To start Ray on this machine."""
 
 OFF = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -34,9 +41,6 @@ OFF = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_SCHEDULER_EVENTS": "0",
-    # On a busy machine Ray's own parts take longer to start than it waits for them otherwise.
-    "RAY_agent_register_timeout_ms": "120000",
-    "RAY_raylet_start_wait_time_s": "120",
 }
 """Told to Ray before it is imported; nothing is sent anywhere."""
 
@@ -194,7 +198,10 @@ class RayCrew:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         ray = self._ray
-        token = f".here-{uuid.uuid4().hex[:12]}"
+        # What one that was killed has left.
+        for leftover in (*self._folder.glob(f"{HERE}*"), *self._folder.glob(f"{BEGUN}*")):
+            leftover.unlink(missing_ok=True)
+        token = f"{HERE}{uuid.uuid4().hex[:12]}"
         (self._folder / token).touch()
         asked = {}
         for node in self._nodes():
@@ -232,8 +239,19 @@ def _connect(ray: ModuleType, address: str | None, resources: Resources) -> None
         return
     from ssl_lab.cores import usable_cores
 
-    # Logical cores: a share of one is enough to run, as without Ray.
-    ray.init(address="local", num_cpus=max(usable_cores(), int(-(-resources.cpus // 1))), **quiet)
+    # Logical cores: a trial that asks for more than there are runs all the same, as without Ray.
+    cores = max(usable_cores(), math.ceil(resources.cpus))
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(address="local", num_cpus=cores, **quiet)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not left:
+                raise SSLLabError(
+                    f"Ray could not be started on this machine: {_first_line(error)} A machine that is very busy is "
+                    "the usual reason: its parts wait 15 s for each other. Try again, or leave --ray away."
+                ) from None
 
 
 def _first_line(error: BaseException | None) -> str:
