@@ -137,7 +137,7 @@ class Stage:
 # Looks at every change of the page from its first moment on, so that nobody has to ask from outside.
 _FIRST = """() => {
   const seen = new MutationObserver(() => {
-    if (!document.querySelector('.bqplot svg')) return;
+    if (!document.querySelector('.bqplot svg, .ssl-sweeps .ssl-none')) return;
     seen.disconnect();
     requestAnimationFrame(() => requestAnimationFrame(() => { window.firstPicture = performance.now(); }));
   });
@@ -146,7 +146,10 @@ _FIRST = """() => {
 
 
 def open_page(browser: Browser, url: str, *, width: int = 1400) -> Page:
-    """A page of its own, once it has drawn; ``window.firstPicture`` is when it first did."""
+    """A page of its own, once it has drawn; ``window.firstPicture`` is when it first did.
+
+    That of sweeps draws nothing where there is none: there its words count.
+    """
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.set_default_timeout(90_000)
     page.add_init_script(f"({_FIRST})()")

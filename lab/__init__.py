@@ -10,6 +10,9 @@
     from lab import Reproduction
     Reproduction()   # the papers' table 1 and figure 1, in print and as a study has them
 
+    from lab import Sweeps
+    Sweeps()         # studies of many runs, by `ssl-lab sweep`, while they run and afterwards
+
 Importing this package imports no torch.
 """
 
@@ -20,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lab.bench import Bench
     from lab.reproduction import Reproduction
+    from lab.sweeping import Sweeps
     from lab.theory.app import Theory
 
-__all__ = ["Bench", "Reproduction", "Theory"]
+__all__ = ["Bench", "Reproduction", "Sweeps", "Theory"]
 
 
 def __getattr__(name: str) -> Any:
@@ -38,4 +42,8 @@ def __getattr__(name: str) -> Any:
         from lab.reproduction import Reproduction
 
         return Reproduction
+    if name == "Sweeps":
+        from lab.sweeping import Sweeps
+
+        return Sweeps
     raise AttributeError(f"module 'lab' has no attribute {name!r}")

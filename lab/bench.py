@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from lab.browser import Browser
-from lab.catalogue import Catalogue, Entry, tree
+from lab.catalogue import TRIAL, Catalogue, Entry, tree
 from lab.controls import KnobBoard, Transport, waiting_knobs
 from lab.doors import close_doors, is_text, is_whole, parts
 from lab.exports import ExportBox
@@ -567,6 +567,9 @@ class Bench:
         """Why the visitor may not steer this run, in words; empty if they may. Every way to a run's file asks it."""
         if self._watch.gone(store):
             return GONE
+        if self._key.startswith(TRIAL):
+            # A knob turned here would make it another trial than the sweep's file says.
+            return "This is a trial of a sweep: look at any moment of it. Fork here to go on with a run of your own."
         if self._watching:
             return "This page only watches. Fork here to go on with a run of your own."
         if not self._from_elsewhere() and not self.owners.may_steer(keeper_of(store)):
@@ -667,7 +670,7 @@ class Bench:
             if self.shelf is not None and self._ticked() != list(self._compared):
                 self.shelf.ticked = list(self._compared)
             self._drawn, self._shelf_due = (), 0.0
-            self.browser.compare = ",".join(key for key in self._compared if ":" not in key)
+            self.browser.compare = ",".join(k for k in self._compared if ":" not in k or k.startswith(TRIAL))
 
     def _ticked(self) -> list[str]:
         """What is ticked on the shelf; without one, what is drawn."""

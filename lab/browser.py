@@ -57,6 +57,10 @@ class Browser(anywidget.AnyWidget):
         sync=True
     )
 
+    sweep: Any = t.Unicode("", help="Name of the sweep that is shown; under Voila it becomes ?sweep=NAME.").tag(
+        sync=True
+    )
+
     title: Any = t.Unicode("", help="Title of the page, under Voila.").tag(sync=True)
 
     picture: Any = t.Int(0, help="Number of the picture that the page has been sent: the last message of it.").tag(

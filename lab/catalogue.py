@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ from pathlib import Path
 
 from ssl_lab.errors import SSLLabError, shown
 from ssl_lab.mirror import writable
-from ssl_lab.store import FILE_NAME, LIVE_STATES, RunStore, RunSummary, summary
+from ssl_lab.store import FILE_NAME, LIVE_STATES, RunStore, RunSummary, check_name, summary
+from ssl_lab.sweep.progress import TrialRecord, read_record, read_runner, worked_on
 
 LISTED = 40
 """Most runs on the shelf: the newest, with their forks."""
+
+TRIAL = "trial: "
+"""How the key of a trial of a sweep begins, whose run lies in the sweep's folder: ``trial: SWEEP/NAME``."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Entry:
     """A run on the shelf."""
 
     key: str
-    """What the shelf calls it: a run's name, or ``recording: NAME``."""
+    """What the shelf calls it: a run's name, ``recording: NAME``, or ``trial: SWEEP/NAME``."""
     path: Path
     run: RunSummary
     recording: bool
@@ -40,7 +45,7 @@ class Catalogue:
     def __init__(self, results: Path) -> None:
         self.results = results
         self.loose: dict[str, Path] = {}
-        """Files from elsewhere, by key."""
+        """Files from elsewhere than the folder's runs, by key."""
         self._seen: dict[Path, tuple[tuple[int, ...], Entry | None]] = {}
 
     def entries(self) -> list[Entry]:
@@ -60,10 +65,24 @@ class Catalogue:
         Raises:
             SSLLabError: there is no such run, or it cannot be read.
         """
+        if key.startswith(TRIAL):
+            # A folder may hold hundreds of them: one is listed once it has been asked for.
+            self.loose[key] = self._trial(key)
         for entry in self.entries():
             if entry.key == key:
                 return RunStore.open(entry.path, readonly=entry.recording or not writable(entry.path))
         raise SSLLabError(f"There is no run {shown(key)} any more.")
+
+    def _trial(self, key: str) -> Path:
+        sweep, _, name = key.removeprefix(TRIAL).partition("/")
+        folder = self.results / check_name(sweep)
+        path = folder / check_name(name) / FILE_NAME
+        if not path.is_file():
+            raise SSLLabError(f"The sweep {sweep} has no run of a trial {name}: it is gone, or has not begun.")
+        if not here(read_record(folder, name)) and worked_on(folder, read_runner(folder)):
+            # SQLite's journal does not cross machines.
+            raise SSLLabError(f"The trial {name} is trained on another machine: its run can be opened when it is done.")
+        return path
 
     def _entry(self, key: str, path: Path, recording: bool) -> Entry | None:
         stamp = _stamp(path)
@@ -80,6 +99,11 @@ class Catalogue:
                 pass
             self._seen[path] = seen = (stamp, entry)
         return seen[1]
+
+
+def here(record: TrialRecord) -> bool:
+    """Whether no other machine is at a trial's run, if anybody works on its sweep."""
+    return record.state not in ("running", "retrying") or record.node in ("", socket.gethostname())
 
 
 def recordings() -> list[Path]:

@@ -169,7 +169,7 @@ class Gallery:
                 return f'<img alt="" src="data:{kind};base64,{base64.b64encode(beside.read_bytes()).decode()}">'
         except OSError:
             pass
-        found = re.match(r"0?([1-6])\b", name)
+        found = re.match(r"0?([1-7])\b", name)
         usual = sketch.BY_NUMBER[int(found[1]) - 1] if found else ""
         drawn = self.drawn()
         return (drawn.get(wanted) or drawn.get(usual) or sketch.plain(name)).svg
@@ -328,6 +328,9 @@ def _draw() -> dict[str, sketch.Picture]:
             pictures[name] = draw(spectra, events)
         except _BROKEN:
             log.warning("The picture %s cannot be drawn", name, exc_info=True)
+    last = [(sketch.shares(run[0])[-1], float(run[2][2][-1])) for run in found.values() if len(run[2][2])]
+    if last:
+        pictures["sweep"] = sketch.sweep(last[:4])
     # Runs on one data set, the one on which there is most to learn.
     grown = max(
         (run[2] for run in found.values() if len(run[2][2])), key=lambda knn: float(np.ptp(knn[2])), default=None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab.catalogue import Entry
+from lab.catalogue import TRIAL, Entry
 
 
 def shelf_rows(
@@ -23,12 +23,13 @@ def shelf_rows(
     rows = []
     for depth, entry in entries:
         run, parent = entry.run, entry.run.parent
-        origin = "recording" if entry.recording else ""
+        trial = entry.key.startswith(TRIAL)
+        origin = "sweep" if trial else "recording" if entry.recording else ""
         if parent is not None:
             origin = f"from {parent.name} at step {parent.step:,}"
         rows.append(
             {
-                "name": entry.key, "depth": depth, "state": "" if entry.recording else run.status.state,
+                "name": entry.key, "depth": depth, "state": run.status.state if trial or not entry.recording else "",
                 "step": run.status.step, "preset": run.config.preset, "data": Path(run.config.dataset).name,
                 "knn": f"{100 * run.knn:.1f} %" if run.knn is not None else "", "origin": origin,
                 "shown": entry.key == shown, "colour": colours.get(entry.key, ""),

@@ -155,6 +155,23 @@ def reproduce(runs: Sequence[tuple[ArrayLike, ArrayLike]]) -> Picture:
     return svg(axis + lines, "Accuracy by kNN over recorded runs, from nought upwards.")
 
 
+def sweep(runs: Sequence[tuple[ArrayLike, float]]) -> Picture:
+    """A row for each of a few runs, given as (shares of F's eigenvalues, accuracy in [0, 1]): bars, and a dot."""
+    height = (HEIGHT - 16) / max(len(runs), 1)
+    body = ""
+    for row, (values, accuracy) in enumerate(runs):
+        foot = 8 + height * (row + 1) - 6
+        tops = scaled(np.log10(np.clip(np.asarray(values, float)[:12], LEAST, 1)), np.log10(LEAST), 0, 0, height - 12)
+        body += f'<path class="axis" d="M12 {foot:.1f}H{WIDTH - 12}"/>'
+        bars = "".join(f"M{18 + 10 * k:.1f} {foot:.1f}v{-max(top, 1.0):.1f}" for k, top in enumerate(tops))
+        body += f'<path class="bar" d="{bars}"/>'
+        x = float(scaled(accuracy, 0, 1, 160, WIDTH - 18))
+        middle = foot - height / 2 + 6
+        body += f'<path class="line ghost" d="M160 {middle:.1f}H{x:.1f}"/>'
+        body += f'<circle class="dot" cx="{x:.1f}" cy="{middle:.1f}" r="5"/>'
+    return svg(body, "Recorded runs, a row each: the eigenvalues of F as bars, and accuracy by kNN as a dot.")
+
+
 def _halved(values: ArrayLike) -> Array:
     """Means of neighbours, where a curve holds the least and the greatest of each stretch."""
     array = np.asarray(values, float)
@@ -221,5 +238,5 @@ OF_RUN: Mapping[str, Callable[[Sequence[SpectrumRecord], Sequence[Event]], Pictu
 }
 """Pictures that are drawn from a recorded run's spectra and events."""
 
-BY_NUMBER = ("bench", "theory", "collapse", "alignment", "predictor", "reproduce")
-"""Pictures of the notebooks 01 to 06, where they do not say which."""
+BY_NUMBER = ("bench", "theory", "collapse", "alignment", "predictor", "reproduce", "sweep")
+"""Pictures of the notebooks 01 to 07, where they do not say which."""

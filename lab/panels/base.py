@@ -138,3 +138,28 @@ def round_up(value: float) -> float:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))
     return float(next(step * power for step in (1, 1.5, 2, 3, 5, 7.5, 10) if step * power >= value * (1 - 1e-9)))
+
+
+def set_mark(mark: bq.Mark, **traits: object) -> bool:
+    """Gives a mark what is new, in one message; says whether anything was."""
+    new: dict[str, object] = {}
+    for name, value in traits.items():
+        if name in ("x", "y"):
+            array = float32(value)  # type: ignore[arg-type]
+            if not _same(getattr(mark, name), array):
+                new[name] = array
+        elif _plain(getattr(mark, name)) != value:
+            new[name] = value
+    if new:
+        with mark.hold_sync():
+            for name, value in new.items():
+                setattr(mark, name, value)
+    return bool(new)
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _same(a: ArrayLike | None, b: ArrayLike) -> bool:
+    return a is not None and np.array_equal(np.asarray(a), np.asarray(b))

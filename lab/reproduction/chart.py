@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import ipywidgets as w
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lab.lean import bq
-from lab.panels.base import NOW, float32, ticks
+from lab.panels.base import NOW, float32, set_mark, ticks
 from lab.reproduction.numbers import Sample
 
 PRINT, AUTHORS = "#8f8f8f", "#d55e00"
@@ -122,42 +121,42 @@ class StudyChart:
         ours = [None if row.hidden else row.ours for row in shown]
         s = [None if row.hidden else row.s for row in shown]
         p = [None if row.hidden else row.p for row in shown]
-        changed |= _set(self.printed, y=_values(s))
-        changed |= _set(self.ours, y=_values(ours))
+        changed |= set_mark(self.printed, y=_values(s))
+        changed |= set_mark(self.ours, y=_values(ours))
         changed |= self._whiskers("ours", zip(self._places - OFFSET, ours, strict=True))
         changed |= self._whiskers("p", zip(self._places + OFFSET, p, strict=True))
-        changed |= _set(
+        changed |= set_mark(
             self.authors, x=[max(low, sample.mean) if sample else low for sample in p],
             opacities=[1.0 if sample else 0.0 for sample in p],
         )  # fmt: skip
         beyond = [max(_end(a), _end(b), low) for a, b in zip(s, p, strict=True)]
-        changed |= _set(
+        changed |= set_mark(
             self.labels["s"], x=beyond, y=self._places + OFFSET,
             text=["bet first" if row.hidden else f"{a.mean:.1f}" if a else "" for row, a in zip(shown, s, strict=True)],
         )  # fmt: skip
         ends = [max(_end(a), low) for a in ours]
-        changed |= _set(
+        changed |= set_mark(
             self.labels["ours"], x=ends, y=self._places - OFFSET, text=[f"{a.mean:.1f}" if a else "" for a in ours]
         )
         height = (-0.5, len(self.rows) - 0.5)
         for name, mark in self.baselines.items():
             sample = baselines.get(name)
             if sample is None:
-                changed |= _set(mark, visible=False)
+                changed |= set_mark(mark, visible=False)
             else:
                 # bqplot takes a single row for one curve of two points: it is drawn twice.
-                changed |= _set(mark, x=[[sample.mean] * 2] * 2, y=[height] * 2, visible=True)
+                changed |= set_mark(mark, x=[[sample.mean] * 2] * 2, y=[height] * 2, visible=True)
         return changed
 
     def _whiskers(self, name: str, places: Iterable[tuple[float, Sample | None]]) -> bool:
         mark = self.whiskers[name]
         there = [(place, a.mean, a.spread) for place, a in places if a is not None and a.spread is not None]
         if not there:
-            return _set(mark, visible=False)
+            return set_mark(mark, visible=False)
         there = there * 2 if len(there) == 1 else there
         x = [[mean - spread, mean + spread] for _, mean, spread in there]
         y = [[place, place] for place, _, _ in there]
-        return _set(mark, x=x, y=y, colors=[mark.colors[0]] * len(there), visible=True)
+        return set_mark(mark, x=x, y=y, colors=[mark.colors[0]] * len(there), visible=True)
 
     def _range(self, low: float) -> bool:
         if self.across.min == low and self.axis_across.tick_values is not None:
@@ -184,28 +183,3 @@ def _values(samples: Sequence[Sample | None]) -> list[float]:
 def _end(sample: Sample | None) -> float:
     """Where a bar ends with its whisker."""
     return 0.0 if sample is None else sample.mean + (sample.spread or 0.0)
-
-
-def _set(mark: bq.Mark, **traits: object) -> bool:
-    """Gives a mark what is new, in one message; says whether anything was."""
-    new: dict[str, object] = {}
-    for name, value in traits.items():
-        if name in ("x", "y"):
-            array = float32(value)  # type: ignore[arg-type]
-            if not _same(getattr(mark, name), array):
-                new[name] = array
-        elif _plain(getattr(mark, name)) != value:
-            new[name] = value
-    if new:
-        with mark.hold_sync():
-            for name, value in new.items():
-                setattr(mark, name, value)
-    return bool(new)
-
-
-def _plain(value: object) -> object:
-    return value.tolist() if isinstance(value, np.ndarray) else value
-
-
-def _same(a: ArrayLike | None, b: ArrayLike) -> bool:
-    return a is not None and np.array_equal(np.asarray(a), np.asarray(b))

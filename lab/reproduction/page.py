@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import base64
 import html
-import logging
-import os
-import queue
 import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as w
 
-from lab.browser import Browser
 from lab.controls import guarded
-from lab.doors import close_doors, parts
 from lab.house import House
-from lab.locks import lock_kernel
-from lab.owners import Owners
-from lab.publisher import Publisher
+from lab.page import Page
 from lab.reproduction.bets import BETS, Bet
 from lab.reproduction.chart import Shown, StudyChart
 from lab.reproduction.command import CommandBox
 from lab.reproduction.numbers import BASELINES, FIGURE1, TABLE1, Sample, in_print, line
-from lab.reproduction.pipeline import Pipeline, Size, State
+from lab.reproduction.pipeline import Pipeline, Size
 from lab.reproduction.studies import SHIPPED, Studies, Study
 from lab.reproduction.style import CSS as OWN_CSS
 from lab.reproduction.table import table
 from lab.reproduction.words import about, legend, verdict
 from lab.style import CSS
 from lab.words import Changes
+from lab.work import State
 from ssl_lab.errors import SSLLabError
 from ssl_lab.store import results_dir
 
-log = logging.getLogger(__name__)
-
-LOOK_PAUSE = 1.0
-"""Seconds between looks at the study that is shown."""
 LIST_PAUSE = 3.0
 """Seconds between looks at the folder of studies."""
-MOST_ACTIONS = 50
-"""What was asked for and waits to be done; anything more is passed over."""
 LARGEST_REPORT = 1_500_000
 """Bytes of a report that is put into the page to be saved."""
 WATCH_ONLY = "In a class the host starts and stops the study; everybody sees it grow."
@@ -85,7 +72,7 @@ class BetBox:
                 self.chosen = int(self.choice.index)
 
 
-class Reproduction:
+class Reproduction(Page):
     """The page; display it as the last line of a cell.
 
     Args:
@@ -97,32 +84,24 @@ class Reproduction:
     def __init__(
         self, *, results: str | Path | None = None, house: House | None = None, size: Size | None = None
     ) -> None:
-        lock_kernel()
-        self.house = house or House.here()
-        self.owners = Owners(self.house)
-        self.studies = Studies(results_dir(results))
-        self.pipeline = Pipeline(self.studies.results, size)
-        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        super().__init__("Reproduce", results_dir(results), house)
+        self.studies = Studies(self.results)
+        self.pipeline = Pipeline(self.results, size)
         self._key = SHIPPED
         self._revealed = False
-        self._complaint = ""
-        self._look_due = self._list_due = 0.0
+        self._list_due = 0.0
         self._came = False
         self._report: tuple[tuple[str, int, int], str] = (("", 0, 0), "")
         self._last_state: State = "none"
         self._choose_lock = threading.RLock()
-        self.browser = Browser(title="Reproduce · ssl-lab", listens=False)
         self._build()
         self._show()
-        close_doors(parts(self.widget))
+        self._open()
         # After the doors are closed, which give each control a way in of its own.
         self._choose_lock = guarded(self.choose)
         for box in self.bets:
             box.lock = guarded(box.choice)
-        self.browser.observe(lambda _: self._do(self._come), names=["query", "visitor"])
-        self.browser.on_msg(self._on_message)
-        self.publisher = Publisher(self.browser, self._tick, served=self.house.served)
-        self.publisher.start()
+        self._begin_to_publish()
 
     def _build(self) -> None:
         self.bets = [BetBox(bet, lambda: self._do(self._take_bets)) for bet in BETS]
@@ -135,8 +114,6 @@ class Reproduction:
         self.choose.layout = w.Layout(width="auto", min_width="0")
         self.choose.add_class("ssl-choose")
         self.choose.observe(lambda _: self._do(self._choose), names="value")
-        self.banner = w.HTML()
-        self.banner.add_class("ssl-banner")
         self.about, self.status, self.legend = w.HTML(), w.HTML(), w.HTML(legend())
         self.charts = [
             StudyChart("Table 1", "Two-layer predictors, with EMA (BYOL) and without (SimSiam).", TABLE1),
@@ -180,35 +157,15 @@ class Reproduction:
         for name in ("ssl-bench", "ssl-reproduction"):
             self.widget.add_class(name)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.widget._repr_mimebundle_(**kwargs)
-
-    # ------------------------------------------------------------ what a person does: leaves word, no more
-
-    def _do(self, action: Callable[[], None]) -> None:
-        if self._actions.qsize() < MOST_ACTIONS:
-            self._actions.put(action)
-            self.publisher.poke()
-
-    def _on_message(self, _browser: Any, content: Any, _buffers: Any) -> None:
-        # The page wants to know whether this kernel lives; keys mean nothing here.
-        if isinstance(content, dict) and isinstance(number := content.get("ping"), int):
-            self.browser.send({"pong": number})
-
     # ------------------------------------------------------------ what the publisher's thread does
 
     def _come(self) -> None:
-        """The page has said whose it is; the study that runs here is what it wants to see."""
-        if self.browser.visitor is not None and self.owners.visitor is None:
-            self.owners = Owners(self.house, self.browser.visitor)
-        if self.browser.query is None or self._came:
+        """The study that runs here is what the page wants to see."""
+        if self._came:
             return
         self._came = True
         if self.pipeline.state(False) in ("starting", "working", "stopping"):
             self._turn_to(f"folder:{self.pipeline.name}")
-
-    def _may_work(self) -> bool:
-        return not self.house.own_only or self.owners.host
 
     def _begin(self) -> None:
         self._allowed()
@@ -253,25 +210,6 @@ class Reproduction:
     def _turn_to(self, key: str) -> None:
         """Shows a study, as soon as it is there."""
         self._key, self._look_due, self._list_due = key, 0.0, 0.0
-
-    def _tick(self, draw: bool) -> bool:
-        for _ in range(MOST_ACTIONS):
-            try:
-                action = self._actions.get_nowait()
-            except queue.Empty:
-                break
-            self._look_due = 0.0
-            try:
-                action()
-            except (SSLLabError, OSError) as error:
-                self._complaint = str(error)
-            except Exception as error:
-                log.exception("What was asked for failed")
-                self._complaint = f"{type(error).__name__}: {error}"
-        if not draw or time.monotonic() < self._look_due:
-            return False
-        self._look_due = time.monotonic() + LOOK_PAUSE
-        return self._show()
 
     def _show(self) -> bool:
         """Writes what changed; whether there was a new picture."""
@@ -390,27 +328,9 @@ class Reproduction:
             return ""
         return self._report[1]
 
-    def _warn(self, *errors: str) -> None:
-        if self.house.own_only and not self.owners.host:
-            # Where the folder lies is the host's business.
-            errors = tuple(line.replace(f"{self.studies.results}{os.sep}", "") for line in errors)
-        value = "".join(
-            f"<p role='alert' class='ssl-error'>{html.escape(line)}</p>" for line in dict.fromkeys(errors) if line
-        )
-        Changes(self.banner).set("value", value)
-
-    @staticmethod
-    def _set(widget: w.HTML, value: str) -> bool:
-        if widget.value == value:
-            return False
-        widget.value = value
-        return True
-
     def close(self) -> None:
         """Stops publishing and frees the widgets; a study that runs goes on."""
         self.publisher.stop()
-        self.browser.unobserve_all()
         for chart in self.charts:
             chart.close()
-        for part in list(parts(self.widget)):
-            part.close()
+        super().close()

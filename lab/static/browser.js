@@ -302,8 +302,10 @@ export default () => {
       resting = window.setTimeout(showDetail("step"), 400);
     };
     const showCompare = showDetail("compare");
+    const showSweep = showDetail("sweep");
     model.on("change:step", showStep);
     model.on("change:compare", showCompare);
+    model.on("change:sweep", showSweep);
     const showTitle = () => {
       if (here && model.get("title")) document.title = model.get("title");
     };
@@ -345,6 +347,7 @@ export default () => {
       model.off("change:title", showTitle);
       model.off("change:step", showStep);
       model.off("change:compare", showCompare);
+      model.off("change:sweep", showSweep);
     };
   }
 

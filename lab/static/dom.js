@@ -13,3 +13,8 @@ function put(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// Whether the page is an app's, and not a notebook in JupyterLab.
+function voilaPage() {
+  const path = window.location.pathname;
+  return document.body.dataset.voila !== undefined || /\/voila\/(render\/|$)/.test(path);
+}

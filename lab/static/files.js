@@ -8,11 +8,6 @@ const MOST_ASKED = 24;
 const NO_ANSWER = 70_000;
 const BENCH = ".ssl-bench";
 
-function voilaPage() {
-  const path = window.location.pathname;
-  return document.body.dataset.voila !== undefined || /\/voila\/(render\/|$)/.test(path);
-}
-
 const megabytes = (bytes) => Math.round(bytes / 1e6).toLocaleString("en-US");
 
 function save(name, blob) {

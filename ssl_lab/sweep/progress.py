@@ -12,7 +12,7 @@ import json
 import socket
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -280,19 +280,32 @@ def look(folder: Path) -> SweepView:
         RunMissingError: there is no study in it.
         StoreError: one of its files is broken.
     """
-    plan = read_plan(folder)
-    runner = _read(folder / RUNNER, RunnerRecord, LARGEST_RECORD) or RunnerRecord(state="waiting")
+    plan, runner = read_plan(folder), read_runner(folder)
     return view(plan, folder, runner, working=worked_on(folder, runner))
 
 
 def view(
-    plan: tuple[str, Resources, Sequence[Trial]], folder: Path, runner: RunnerRecord, *, working: bool
+    plan: tuple[str, Resources, Sequence[Trial]],
+    folder: Path,
+    runner: RunnerRecord,
+    *,
+    working: bool,
+    read: Callable[[Path, str], TrialRecord] | None = None,
 ) -> SweepView:
-    """:func:`look` for one who knows the plan and whether somebody works on it."""
+    """:func:`look` for one who knows the plan and whether somebody works on it.
+
+    Args:
+        plan: name, resources and trials.
+        folder: of the study.
+        runner: the word of whoever works on it.
+        working: whether somebody does.
+        read: gives a trial's record; default :func:`read_record`.
+    """
     name, resources, trials = plan
+    read = read or read_record
     seen = []
     for trial in trials:
-        record = read_record(folder, trial.name)
+        record = read(folder, trial.name)
         state = record.state
         if not working and state in ("running", "retrying"):
             # Without anybody to hand it on, it goes on when the command is given again.
@@ -330,6 +343,15 @@ def worked_on(folder: Path, runner: RunnerRecord) -> bool:
         if held is not None:
             return held
     return abs(time.time() - runner.time) < SILENCE
+
+
+def read_runner(folder: Path) -> RunnerRecord:
+    """The word of whoever works on the study in a folder, or did.
+
+    Raises:
+        StoreError: it is broken.
+    """
+    return _read(folder / RUNNER, RunnerRecord, LARGEST_RECORD) or RunnerRecord(state="waiting")
 
 
 def read_record(folder: Path, name: str) -> TrialRecord:

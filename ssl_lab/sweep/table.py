@@ -55,7 +55,7 @@ def write_tables(view: SweepView) -> list[Path]:
     """
     written = []
     for name, rows in ((RESULTS, results(view)), (SUMMARY, summary(view))):
-        for suffix, data in ((".csv", _csv(rows)), (".parquet", _parquet(rows))):
+        for suffix, data in ((".csv", as_csv(rows)), (".parquet", _parquet(rows))):
             if data is not None:
                 path = view.folder / f"{name}{suffix}"
                 write_whole(path, [data])
@@ -80,7 +80,8 @@ def _row(view: TrialView) -> Row:
     return row | {name: getattr(config.knobs, name) for name in Knobs.model_fields}
 
 
-def _csv(rows: Sequence[Row]) -> bytes:
+def as_csv(rows: Sequence[Row]) -> bytes:
+    """A table as CSV, in UTF-8."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

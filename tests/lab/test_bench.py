@@ -16,8 +16,10 @@ import pytest
 from lab import Bench
 from ssl_lab import RunStore, Trainer, preset
 from ssl_lab.desk import EngineDesk
+from ssl_lab.errors import SSLLabError
 from ssl_lab.loop import drive
 from ssl_lab.store import open_run
+from tests.lab.class_room import make_run, trace
 from tests.lab.conftest import end_engine, wait_for
 from tests.ssl_lab.conftest import small_config
 
@@ -400,6 +402,31 @@ def test_a_recording_is_looked_at_and_forked(open_bench: Open, tmp_path: Path) -
     bench._on_shelf(bench.shelf, {"open": own}, [])
     wait_for(lambda: bench.store.name == own)  # type: ignore[union-attr]
     assert not bench.transport.run.disabled or state(bench).state != "paused"
+
+
+def test_a_trial_of_a_sweep_is_looked_at_and_compared_and_steered_by_nobody(open_bench: Open, tmp_path: Path) -> None:
+    for name in ("ema-0.5-seed0", "ema-0.9-seed0"):
+        make_run(tmp_path / "box", name)
+    bench = open_bench()
+    keys = [f"trial: box/{name}" for name in ("ema-0.5-seed0", "ema-0.9-seed0")]
+    bench.browser.query = {"run": keys[0], "step": "6", "compare": keys[1]}
+    wait_for(lambda: "data-step='6'" in bench.headline.value and keys[1] in bench.legend.value)
+    wait_for(lambda: "This is a trial of a sweep" in bench.banner.value and bench.transport.run.disabled)
+    assert (bench.browser.run, bench.browser.compare) == (keys[0], keys[1])
+    wait_for(lambda: row(bench, keys[0])["origin"] == row(bench, keys[1])["origin"] == "sweep")
+    store = bench.store
+    assert store is not None
+    bench.turn(ema=0.1)
+    bench.run()
+    wait_for(lambda: "role='alert' class='ssl-error'>This is a trial" in bench.banner.value)
+    assert (store.status().state, trace(store)[:2]) == ("paused", [[], []])
+    bench._on_timeline(bench.timeline, {"do": "fork", "step": 6}, [])
+    wait_for(lambda: bench.store is not None and bench.store.name == "ema-0.5-seed0-fork-1")
+    assert (tmp_path / "ema-0.5-seed0-fork-1" / "run.sqlite").is_file()
+    # An address leads to trials of the folder, and nowhere else.
+    for wrong in ("trial: box/none", "trial: box", "trial: ../box/ema-0.5-seed0", "trial: box/../box/ema-0.5-seed0"):
+        with pytest.raises(SSLLabError):
+            bench.catalogue.open(wrong)
 
 
 def test_links(open_bench: Open, tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from lab.reproduction.bets import BETS, Finding
 from lab.reproduction.command import CommandBox
 from lab.reproduction.numbers import Gap, Sample, gap, gap_of_pairs, line
 from lab.reproduction.page import WATCH_ONLY
-from lab.reproduction.pipeline import LOADING, LOG, STARTED, Pipeline, Size
+from lab.reproduction.pipeline import LOG, Pipeline, Size
 from lab.reproduction.studies import SHIPPED, SILENT, Studies, shipped
 from lab.reproduction.table import table
 from lab.reproduction.words import about, verdict
+from lab.work import LOADING, STARTED
 from ssl_lab import cli
 from ssl_lab.errors import SSLLabError, StoreError
 from ssl_lab.reproduce.progress import LOCK, STOP
