@@ -26,8 +26,16 @@ class _OfEachView:
 
     views = 1
     """Views in a training batch; its rows are a multiple of it."""
+    widened = False
+    """Whether what it normalises is made float32 for it, whatever its format: torch.func's rule for several networks at
+    once takes nothing else. A batch norm reckons in float32 in any case."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.widened and x.dtype != torch.float32:
+            return self._normalised(x.float()).to(x.dtype)
+        return self._normalised(x)
+
+    def _normalised(self, x: Tensor) -> Tensor:
         assert isinstance(self, nn.BatchNorm1d | nn.BatchNorm2d)
         if not self.training or self.views == 1:
             return nnf.batch_norm(
@@ -58,6 +66,13 @@ def stack_views(module: nn.Module, views: int) -> None:
     for part in module.modules():
         if isinstance(part, _OfEachView):
             part.views = views
+
+
+def widen_norms(module: nn.Module) -> None:
+    """Has all batch norms of ``module`` normalise in float32, see :class:`_OfEachView`."""
+    for part in module.modules():
+        if isinstance(part, _OfEachView):
+            part.widened = True
 
 
 class BasicBlock(nn.Module):
