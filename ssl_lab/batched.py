@@ -52,6 +52,9 @@ log = logging.getLogger(__name__)
 AGREEMENT = 1e-5
 """Most that a number of a trainer may differ from what it is alone, relative to the largest of its tensor; float32."""
 
+MARGIN = 1.05
+"""How many times as fast steps as one have to be."""
+
 _PADDED = 64
 """Rows begin at a multiple of this many numbers: products of weights that lie askew are slow."""
 
@@ -128,7 +131,9 @@ class Batch:
             try:
                 if len(rows) == 1:
                     raise NotMadeError("one is no batch")
-                done |= dict(zip(trainers, self._step(path, rows, trainers), strict=True))
+                with cpu_threads(trainers[0].threads):
+                    records = self._step(path, rows, trainers)
+                done |= dict(zip(trainers, records, strict=True))
             except NotMadeError as error:
                 done |= dict.fromkeys(trainers, error)
             except Exception as error:
@@ -256,20 +261,17 @@ class Batch:
 
     def _factors(self, head: Tensor) -> tuple[Tensor, Tensor]:
         """W1 (..., hidden, d) and W2 (..., d, hidden) of flat weights (..., weights) of two layers; views."""
-        factors = []
-        for name in ("0.weight", f"{len(self._mlp) - 1}.weight"):
-            at = self._mlp_weights.names.index(name)
-            begin = sum(p.numel() for p in self._mlp_weights.parameters[:at])
-            shape = self._mlp_weights.parameters[at].shape
-            factors.append(head[..., begin : begin + shape.numel()].unflatten(-1, shape))
-        return factors[0], factors[1]
+        # They have no decayed weights besides.
+        first, last = (p for p in self._mlp_weights.parameters if p.ndim == 2)
+        parts = torch.split(head[..., self._mlp_weights.decayed], [first.numel(), last.numel()], -1)
+        return _as(parts[0], first.shape), _as(parts[1], last.shape)
 
     def _matrix(self, holds_mlp: bool, head: Tensor) -> Tensor:
         """Wp (d, d) of flat weights of a predictor."""
         if holds_mlp:
             first, last = self._factors(head)
             return last @ first
-        return head.unflatten(-1, (self._config.projector_dim,) * 2)
+        return _as(head, (self._config.projector_dim,) * 2)
 
     def _symmetrise(self, head: Tensor, holds_mlp: bool) -> None:
         if holds_mlp:
@@ -340,6 +342,11 @@ def _group(path: StepPath) -> StepPath:
     )
 
 
+def _as(flat: Tensor, shape: Sequence[int]) -> Tensor:
+    """(..., numbers) as (..., *shape), a view."""
+    return flat.view(*flat.shape[:-1], *shape)
+
+
 def _template(module: nn.Module) -> nn.Module:
     """The module without its numbers."""
     found = copy.deepcopy(module).to("meta")
@@ -351,7 +358,7 @@ def _stacked(rows: Sequence[Tensor]) -> Tensor:
     """(rows, ...) of ``rows``; each begins where memory is aligned."""
     size = rows[0].numel()
     room = rows[0].new_zeros(len(rows), -(-size // _PADDED) * _PADDED)
-    whole = room[:, :size].unflatten(1, rows[0].shape) if size else room.new_zeros(len(rows), *rows[0].shape)
+    whole = _as(room[:, :size], rows[0].shape) if size else room.new_zeros(len(rows), *rows[0].shape)
     return whole.copy_(torch.stack(list(rows)))
 
 
@@ -393,7 +400,7 @@ class Verdict:
     together: Sequence[float]
     """Steps a second of all together, stepped as one; empty if that failed."""
     apart: float
-    """How far a trainer was from what it is alone: largest difference over the largest number, of the worst tensor."""
+    """How far a step led a trainer from where it leads alone, see :func:`differences`; the worst trainer's worst."""
     captured: bool
     """Whether the batch's step is captured as a graph."""
     failure: str = ""
@@ -401,8 +408,8 @@ class Verdict:
 
     @property
     def worth_it(self) -> bool:
-        """Whether it is right and faster."""
-        return self.agrees and statistics.median(self.together) > statistics.median(self.alone)
+        """Whether it is right, and faster by enough to have the trainers wait for one another."""
+        return self.agrees and statistics.median(self.together) > MARGIN * statistics.median(self.alone)
 
     @property
     def agrees(self) -> bool:
@@ -425,8 +432,9 @@ def _rate(values: Sequence[float]) -> str:
 def worth_it(trainers: Sequence[Trainer], *, steps: int = 16, rounds: int = 5) -> Verdict:
     """Measures both ways on copies of ``trainers``, in turn, after comparing their numbers.
 
-    Numbers are compared after three steps in full float32 (without TF32), whatever the trainers' precision, since in
-    fewer digits an order of sums alone tells two sums of the same numbers apart.
+    Numbers are compared after a step from one state, in full float32 (without TF32) whatever the trainers' precision:
+    in fewer digits the order of a sum alone shows. Of three steps the middle one counts, since a ReLU whose input is 0
+    to the last digit may take the other side, which then shows in the third digit of a gradient.
 
     Args:
         trainers: of one :func:`shape_of`, standing still; nothing about them is changed.
@@ -447,13 +455,11 @@ def worth_it(trainers: Sequence[Trainer], *, steps: int = 16, rounds: int = 5) -
 
     def alone() -> None:
         for trainer in alone_ones:
-            with cpu_threads(trainer.threads):
-                trainer.step_alone()
+            _alone(trainer)
 
     def together() -> None:
         assert batch is not None
-        with cpu_threads(trainers[0].threads):
-            _made(batch)
+        _made(batch)
 
     for _ in range(4):
         alone()
@@ -474,9 +480,8 @@ def _warm(trainers: Sequence[Trainer], captured: bool) -> Batch | None:
     """A batch of copies that has made its first steps, or None if it could not."""
     try:
         batch = Batch([trainer.twin() for trainer in trainers], captured=captured)
-        with cpu_threads(trainers[0].threads):
-            for _ in range(4):
-                _made(batch)
+        for _ in range(4):
+            _made(batch)
         _wait_for(trainers[0].device)
     except Exception:
         log.warning("A batch of %d could not be stepped%s", len(trainers), " as a graph" * captured, exc_info=True)
@@ -496,41 +501,61 @@ def _made(batch: Batch) -> None:
         counts[path] = counts.get(path, 0) + 1
     lonely = {trainer for trainer in batch.trainers if counts[_group(trainer.path())] == 1}
     for trainer in lonely:
-        trainer.step_alone()
+        _alone(trainer)
     others = [trainer for trainer in batch.trainers if trainer not in lonely]
     for outcome in (batch.step(others) if others else {}).values():
         if isinstance(outcome, Exception):
             raise outcome
 
 
+def _alone(trainer: Trainer) -> None:
+    with cpu_threads(trainer.threads):
+        trainer.step_alone()
+
+
 def _apart(trainers: Sequence[Trainer], steps: int = 3) -> float:
-    """Largest difference that three steps together make, see :class:`Verdict`."""
+    """How far a step together leads from one alone, of the worst trainer; each step from one state, see ``worth_it``."""
     alone, together = ([trainer.twin() for trainer in trainers] for _ in range(2))
     for trainer in (*alone, *together):
         trainer.reckon_in_full()
     batch = Batch(together, captured=False)
-    with _full_digits(trainers[0].device), cpu_threads(trainers[0].threads):
+    found: list[list[float]] = []
+    with _full_digits(trainers[0].device):
         for _ in range(steps):
             for trainer in alone:
-                trainer.step_alone()
+                _alone(trainer)
             _made(batch)
-    return max(difference(a, b) for a, b in zip(together, alone, strict=True))
+            found.append([difference(a, b) for a, b in zip(together, alone, strict=True)])
+            for a, b in zip(together, alone, strict=True):
+                a.load_state_dict(b.state_dict())
+    return max(statistics.median(of_one) for of_one in zip(*found, strict=True))
 
 
 def difference(trainer: Trainer, other: Trainer) -> float:
-    """How far two trainers' states are apart: the largest difference over the largest number, of the worst tensor."""
+    """How far two trainers' states are apart: the worst of :func:`differences`."""
     return max(differences(trainer, other).values())
 
 
 def differences(trainer: Trainer, other: Trainer) -> dict[str, float]:
-    """By name of the tensor: the largest difference over the largest number in ``other``; NaN counts as infinite."""
+    """By name of the tensor: the largest difference over the largest number of its layer in ``other``.
+
+    Of its layer, since a bias that a batch norm takes out again has momentum of nothing but rounding. A NaN that the
+    other does not have counts as infinite.
+    """
     theirs, found = other.state_dict()["tensors"], {}
+    largest: dict[str, float] = {}
+    for name, tensor in theirs.items():
+        largest[_layer(name)] = max(largest.get(_layer(name), 0.0), float(tensor.abs().max()))
     for name, mine in trainer.state_dict()["tensors"].items():
-        a, b = mine.double(), theirs[name].double()
-        largest = float(b.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
-        apart = float((a - b).abs().max()) / largest
+        apart = float((mine.double() - theirs[name].double()).abs().max())
+        apart /= max(largest[_layer(name)], torch.finfo(torch.float32).tiny)
         found[name] = apart if apart == apart else float("inf")
     return found
+
+
+def _layer(name: str) -> str:
+    layer, _, kind = name.rpartition(".")
+    return layer if kind in ("weight", "bias") else name
 
 
 @contextmanager

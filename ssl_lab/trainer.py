@@ -175,7 +175,7 @@ class StepRecord:
         return float(self.losses[1])
 
 
-class Company(Protocol):
+class Stepper(Protocol):
     """Steps trainers that share a device together, see :mod:`ssl_lab.together`."""
 
     def step(self, trainer: Trainer) -> StepRecord:
@@ -203,7 +203,7 @@ class Trainer:
         """Held by the loop that steps this trainer: there can be only one."""
         self.bench: Any = None
         """The bench that shows this trainer, to be closed by the next one."""
-        self.company: Company | None = None
+        self.company: Stepper | None = None
         """The trainers that it may make its steps with; None for a trainer that steps alone."""
         self.device = resolve_device(config.device)
         self.dataset = load_dataset(config) if dataset is None else dataset

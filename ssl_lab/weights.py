@@ -83,7 +83,7 @@ class Statistics:
 
     def pieces(self, flat: Tensor) -> list[Tensor]:
         """``flat`` (numbers,) cut into them; views."""
-        return list(flat.split([part.get_buffer(name).numel() for part, _, name in self._places]))
+        return list(torch.split(flat, [part.get_buffer(name).numel() for part, _, name in self._places]))
 
     def move(self, flat: Tensor) -> None:
         """Has them lie in ``flat`` from now on, which holds their values already."""
