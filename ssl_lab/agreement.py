@@ -18,17 +18,19 @@ class _MeanCosine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, z: Tensor) -> Tensor:
-        q_length = torch.linalg.vector_norm(q, dim=1, keepdim=True).clamp_(min=_SHORTEST)
-        z_length = torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_(min=_SHORTEST)
+        q_length = torch.linalg.vector_norm(q, dim=-1, keepdim=True).clamp_(min=_SHORTEST)
+        z_length = torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp_(min=_SHORTEST)
         scale = (q_length * z_length).reciprocal_()
-        cosine = (q * z).sum(1, keepdim=True).mul_(scale)
+        cosine = (q * z).sum(-1, keepdim=True).mul_(scale)
         ctx.save_for_backward(q, z, q_length, z_length, scale, cosine)
-        return cosine.mean()
+        return cosine.mean() if q.ndim == 2 else cosine.mean((-2, -1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         q, z, q_length, z_length, scale, cosine = ctx.saved_tensors
-        share = gradients[0] / len(q)
+        share = gradients[0] / q.shape[-2]
+        if q.ndim > 2:
+            share = share[..., None, None]
         scale, cosine = scale * share, cosine * share
         # d cos / dq = z / (|q| |z|) - cos q / |q|^2
         to_q = torch.addcmul(z * scale, q, cosine / q_length.square(), value=-1) if ctx.needs_input_grad[0] else None
@@ -37,11 +39,19 @@ class _MeanCosine(torch.autograd.Function):
 
 
 def mean_cosine(q: Tensor, z: Tensor) -> Tensor:
-    """Mean over rows of cos(q_i, z_i) of two (rows, d) tensors: a scalar in [-1, 1]; a row of zeros counts as 0."""
+    """Mean over rows of cos(q_i, z_i) of two (rows, d) tensors: a scalar in [-1, 1]; a row of zeros counts as 0.
+
+    Of several networks' outputs (networks, rows, d) it is one for each: (networks,).
+    """
     found: Tensor = _MeanCosine.apply(q, z)
     return found
 
 
 def half_square(q: Tensor, z: Tensor) -> Tensor:
-    """Mean over rows of 1/2 |q_i - z_i|^2 of two (rows, d) tensors, a scalar: P's J, see :mod:`ssl_lab.theory`."""
+    """Mean over rows of 1/2 |q_i - z_i|^2 of two (rows, d) tensors, a scalar: P's J, see :mod:`ssl_lab.theory`.
+
+    Of several networks' outputs (networks, rows, d) it is one for each: (networks,).
+    """
+    if q.ndim > 2:
+        return functional.mse_loss(q, z, reduction="none").mean((-2, -1)) * (q.shape[-1] / 2)
     return functional.mse_loss(q, z) * (q.shape[1] / 2)

@@ -29,8 +29,16 @@ class _OfEachView:
     """Views in a training batch; its rows are a multiple of it."""
     ranks: Ranks | None = None
     """Processes that share each view; None for all of it here."""
+    widened = False
+    """Whether what it normalises is made float32 for it, whatever its format: torch.func's rule for several networks at
+    once takes nothing else. A batch norm reckons in float32 in any case."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.widened and x.dtype != torch.float32:
+            return self._normalised(x.float()).to(x.dtype)
+        return self._normalised(x)
+
+    def _normalised(self, x: Tensor) -> Tensor:
         assert isinstance(self, nn.BatchNorm1d | nn.BatchNorm2d)
         if self.training and self.ranks is not None:
             return batch_norm(x, self.views, self, self.ranks)
@@ -70,6 +78,13 @@ def over_ranks(module: nn.Module, ranks: Ranks) -> None:
     for part in module.modules():
         if isinstance(part, _OfEachView):
             part.ranks = ranks
+
+
+def widen_norms(module: nn.Module) -> None:
+    """Has all batch norms of ``module`` normalise in float32, see :class:`_OfEachView`."""
+    for part in module.modules():
+        if isinstance(part, _OfEachView):
+            part.widened = True
 
 
 class BasicBlock(nn.Module):

@@ -27,6 +27,24 @@ def sgd_step(weights: FlatWeights, gradients: Sequence[Tensor], *, lr: Tensor, d
         momentum: share of v that is kept.
     """
     gradient = weights.gathered(gradients)
-    gradient[weights.decayed].addcmul_(weights.flat[weights.decayed], decay)
-    weights.velocity.mul_(momentum).add_(gradient)
-    weights.flat.addcmul_(weights.velocity, lr, value=-1)
+    descend(weights.flat, weights.velocity, gradient, weights.decayed, lr=lr, decay=decay, momentum=momentum)
+
+
+@torch.no_grad()
+def descend(
+    flat: Tensor, velocity: Tensor, gradient: Tensor, decayed: slice, *, lr: Tensor, decay: Tensor, momentum: float
+) -> None:
+    """:func:`sgd_step` on flat weights (..., weights), of one network or of several at once.
+
+    Args:
+        flat: changed in place, as ``velocity`` is.
+        velocity: of the same shape.
+        gradient: of the same shape; overwritten.
+        decayed: which of the last dimension are decayed.
+        lr: broadcast over ``flat``: (), or (networks, 1).
+        decay: likewise.
+        momentum: share of v that is kept.
+    """
+    gradient[..., decayed].addcmul_(flat[..., decayed], decay)
+    velocity.mul_(momentum).add_(gradient)
+    flat.addcmul_(velocity, lr, value=-1)

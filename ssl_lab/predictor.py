@@ -127,6 +127,23 @@ def optimal(f: Tensor, cross: Tensor) -> Tensor:
     return wp
 
 
+def matrix_of(
+    moments: Tensor, eps: float | Tensor, mode: PredictorMode, norm: NormMode, *, by_products: bool
+) -> Tensor:
+    """Wp (d, d) as a mode that sets it makes it from F and E[f z^T], side by side in ``moments`` (d, 2 d).
+
+    Raises:
+        torch.linalg.LinAlgError: F is not finite, and not ``by_products``.
+    """
+    dim = len(moments)
+    f = moments[:, :dim]
+    if mode == "optimal":
+        return optimal(f, moments[:, dim:].T)
+    if mode == "directcopy":
+        return directcopy(f, eps, norm, by_products=by_products)
+    return directpred_by_products(f, eps) if by_products else directpred(f, eps)
+
+
 def balanced_factors(wp: Tensor, hidden: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """W1 (hidden, d) and W2 (d, hidden) with ``W2 W1 = Wp`` and ``W2^T W2 = W1 W1^T`` (balanced).
 

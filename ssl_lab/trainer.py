@@ -16,12 +16,12 @@ import copy
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -38,13 +38,13 @@ from ssl_lab.graphs import StepGraphs
 from ssl_lab.memory import keep_freed_memory
 from ssl_lab.networks import LinearEncoder, Network, build_network, over_ranks, stack_views, start_aligned
 from ssl_lab.optimiser import sgd_step
-from ssl_lab.predictor import Predictor, correlations, directcopy, directpred, directpred_by_products, optimal
+from ssl_lab.predictor import Predictor, correlations, matrix_of
 from ssl_lab.ranks import Ranks, share
 from ssl_lab.seeds import stream_seed
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.transfer import Transfer
 from ssl_lab.views import ViewStream
-from ssl_lab.weights import FlatWeights
+from ssl_lab.weights import FlatWeights, Statistics
 
 ARITHMETIC = 2
 """Goes up whenever the same steps come out with other bits than before; a record says which it was made with."""
@@ -113,7 +113,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Path:
+class StepPath:
     """The rules that decide which operations a step is made of: the key of its graph."""
 
     predictor: PredictorMode
@@ -134,22 +134,26 @@ class _Path:
     """Whether F begins with this step."""
 
 
-class _Rates:
-    """The numbers that knobs set, as () tensors on the device, which a step reads where they lie."""
+class Rates:
+    """The numbers that knobs set, as () tensors on the device, which a step reads where they lie.
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self._all = torch.zeros(9, device=device, dtype=dtype)
+    Args:
+        numbers: (9,) where they lie; or (trainers, 9), and each of them is a (trainers,) tensor.
+    """
+
+    def __init__(self, numbers: Tensor) -> None:
+        self.all = numbers
         (
             self.lr, self.decay, self.lr_predictor, self.decay_predictor, self.follow, self.rho, self.fresh, self.eps,
             self.strength,
-        ) = self._all.unbind()  # fmt: skip
+        ) = numbers.unbind(-1)  # fmt: skip
 
     def take(self, k: Knobs) -> None:
         numbers = [
             k.lr, k.weight_decay, k.lr_predictor, k.weight_decay_predictor, 1.0 - k.ema, k.rho, 1.0 - k.rho, k.eps,
             k.symmetry_strength,
         ]  # fmt: skip
-        self._all.copy_(torch.tensor(numbers, dtype=torch.float64))
+        self.all.copy_(torch.tensor(numbers, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,14 @@ class _Pair(nn.Module):
         return f, self.predictor(f)
 
 
+class Stepper(Protocol):
+    """Steps trainers that share a device together, see :mod:`ssl_lab.together`."""
+
+    def step(self, trainer: Trainer) -> StepRecord:
+        """One step of ``trainer``, whose lock the calling thread holds; raises as :meth:`Trainer.step` does."""
+        ...
+
+
 class Trainer:
     """A run of BYOL, SimSiam, DirectPred or DirectCopy that is stepped from outside.
 
@@ -225,6 +237,8 @@ class Trainer:
         """Held by the loop that steps this trainer: there can be only one."""
         self.bench: Any = None
         """The bench that shows this trainer, to be closed by the next one."""
+        self.company: Stepper | None = None
+        """The trainers that it may make its steps with; None for a trainer that steps alone."""
         self.device = resolve_device(config.device) if ranks is None else ranks.device
         own = None if ranks is None else share(ranks, config.batch_size)
         self.dataset = load_dataset(config) if dataset is None else dataset
@@ -286,10 +300,10 @@ class Trainer:
         self._target_is_online = True
         self._step = 0
         self._knobs = config.knobs
-        self._rates = _Rates(self.device, self.dtype)
+        self._rates = Rates(torch.zeros(9, device=self.device, dtype=self.dtype))
         self._rates.take(config.knobs)
         self._losses = torch.zeros(2, device=self.device, dtype=self.dtype)
-        self._pair: nn.Module = _Pair(self.online, self.predictor, self._products, self.dtype)
+        self._pair: nn.Module = _Pair(self.online, self.predictor, self.products, self.dtype)
         self._exact = self.device.type == "cpu"
         """Whether a step may read numbers back and decompose matrices, for which a GPU's host would have to wait."""
         # Not of several ranks: DistributedDataParallel sends gradients while others are still being made, from hooks of
@@ -304,6 +318,11 @@ class Trainer:
     def knobs(self) -> Knobs:
         """The rules that the next step follows."""
         return self._knobs
+
+    @property
+    def exact(self) -> bool:
+        """Whether a step may read numbers back and decompose matrices, for which a GPU's host would have to wait."""
+        return self._exact
 
     @property
     def step_count(self) -> int:
@@ -352,14 +371,15 @@ class Trainer:
                 nothing). The step was not applied: weights, F and the step count are as before.
         """
         with self.lock, cpu_threads(self.threads):
-            return self._step_once()
+            return self.step_alone() if self.company is None else self.company.step(self)
 
-    def _step_once(self) -> StepRecord:
-        k, path = self._knobs, self._path()
-        views = self._views.at(self._step, k.augmentation)
+    def step_alone(self) -> StepRecord:
+        """:meth:`step` whatever company there is, for who holds :attr:`lock`."""
+        path = self.path()
+        views = self.views()
         # The least-squares predictor's solver cannot be captured.
         if self.ranks is not None:
-            with _fastest_kernels(self.device):
+            with fastest_kernels(self.device):
                 self._learn(views, path)
         elif self._graphs is None or path.predictor == "optimal":
             self._learn(views, path)
@@ -367,19 +387,32 @@ class Trainer:
             if self._input is None:
                 self._input = torch.empty_like(views)
             fixed = self._input.copy_(views)
-            with _fastest_kernels(self.device):
+            with fastest_kernels(self.device):
                 self._graphs.run(path, lambda: self._learn(fixed, path))
-        self._has_correlation, self._target_is_online = True, path.copies
-        self._step += 1
+        record = self.stepped(self._losses.clone())
         if self.ranks is not None and self._step % CHECK_EVERY == 0:
             self.check_alike()
-        record = StepRecord(self._step, self.epoch, self._losses.clone())
-        self._hold_back()
+        self.hold_back()
         return record
 
-    def _path(self) -> _Path:
+    def stepped(self, losses: Tensor) -> StepRecord:
+        """Counts a step that was made; ``losses`` (2,) are the record's, and its own."""
+        self._has_correlation, self._target_is_online = True, self._knobs.ema == 0
+        self._step += 1
+        return StepRecord(self._step, self.epoch, losses)
+
+    def views(self) -> Tensor:
+        """(2B, ...) prepared views of the next step; not to be written to."""
+        return self._views.at(self._step, self._knobs.augmentation)
+
+    def views_key(self) -> Hashable:
+        """Equal for two trainers of one shape only if the next step of both has the same views."""
+        return self._views.source, self._step, self._knobs.augmentation
+
+    def path(self) -> StepPath:
+        """Which operations the next step is made of."""
         k = self._knobs
-        return _Path(
+        return StepPath(
             predictor=k.predictor,
             holds_mlp=self.predictor.holds_mlp,
             trains_predictor=_trains_predictor(k),
@@ -393,11 +426,11 @@ class Trainer:
             first=not self._has_correlation,
         )
 
-    def _learn(self, views: Tensor, path: _Path) -> None:
+    def _learn(self, views: Tensor, path: StepPath) -> None:
         """The step proper: reads ``views`` and the rates, changes weights, moments, Wp, the target and the losses."""
         f, q = self._pair(views)
         if path.stop_gradient and not path.target_is_online:
-            with torch.no_grad(), self._products():
+            with torch.no_grad(), self.products():
                 z = self.target(views).to(self.dtype)
         else:
             # S, tau = 0: the target's output is the online network's own.
@@ -448,12 +481,13 @@ class Trainer:
         """What the networks take, made of float32 images (rows, C, S, S)."""
         return self.online.prepare(images).to(self.dtype)
 
-    def _products(self) -> contextlib.AbstractContextManager[Any]:
+    def products(self) -> contextlib.AbstractContextManager[Any]:
+        """The number format of the networks' passes."""
         if self.precision != torch.bfloat16:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
-    def _update_weights(self, total: Tensor, path: _Path) -> None:
+    def _update_weights(self, total: Tensor, path: StepPath) -> None:
         rates, trained = self._rates, [(self._weights, self._rates.lr, self._rates.decay)]
         if path.trains_predictor:
             weights = self._mlp_weights if path.holds_mlp else self._linear_weights
@@ -474,7 +508,7 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         return [p.grad for p in parameters if p.grad is not None]
 
-    def _update_target(self, path: _Path) -> None:
+    def _update_target(self, path: StepPath) -> None:
         if path.copies:
             self._target_weights.flat.copy_(self._weights.flat)
         else:
@@ -485,21 +519,10 @@ class Trainer:
             if statistics:  # a linear network has none
                 torch._foreach_copy_(list(self.target.buffers()), statistics)
 
-    def _predictor_of(self, moments: Tensor, path: _Path) -> Tensor:
+    def _predictor_of(self, moments: Tensor, path: StepPath) -> Tensor:
         """Wp (d, d) as the mode sets it from F and E[f z^T], both in ``moments`` (d, 2 d)."""
-        eps, dim = self._rates.eps, len(moments)
-        correlation = moments[:, :dim]
-        if path.predictor == "optimal":
-            return optimal(correlation, moments[:, dim:].T)
-        if path.predictor == "directcopy":
-            return directcopy(correlation, eps, path.norm, by_products=not self._exact)
-        if self._exact:
-            return self._exact_directpred(correlation, eps)
-        return directpred_by_products(correlation, eps)
-
-    def _exact_directpred(self, correlation: Tensor, eps: Tensor) -> Tensor:
         try:
-            return directpred(correlation, eps)
+            return matrix_of(moments, self._rates.eps, path.predictor, path.norm, by_products=not self._exact)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise NonFiniteLossError(
                 f"F cannot be decomposed at step {self._step + 1}: the network has diverged; the step was not applied. "
@@ -517,7 +540,11 @@ class Trainer:
                     "with a lower one."
                 )
 
-    def _hold_back(self) -> None:
+    def reckon_in_full(self) -> None:
+        """From now on every product is of float32, and launched operation by operation; for comparisons."""
+        self.precision, self._graphs = torch.float32, None
+
+    def hold_back(self) -> None:
         """Keeps the host from running far ahead of a GPU: a knob would be late by as many steps."""
         if self.device.type != "cuda":
             return
@@ -526,6 +553,46 @@ class Trainer:
         self._queued.append(event)
         if len(self._queued) > STEPS_QUEUED:
             self._queued.popleft().synchronize()
+
+    # ------------------------------------------------- where the state lies
+
+    def blocks(self) -> dict[str, Tensor]:
+        """All that a step reads and writes, in few pieces by name; what :meth:`move` takes."""
+        groups = {"online": self._weights, "linear": self._linear_weights, "mlp": self._mlp_weights}
+        return {
+            **{name: weights.flat for name, weights in groups.items()},
+            **{f"{name}_velocity": weights.velocity for name, weights in groups.items()},
+            "target": self._target_weights.flat,
+            **{f"{name}_statistics": found.flat().to(self.device) for name, found in self._statistics().items()},
+            "moments": self._moments,
+            "rates": self._rates.all,
+            "losses": self._losses,
+        }
+
+    def move(self, blocks: Mapping[str, Tensor]) -> None:
+        """Has the state lie in other memory from now on, which holds its values already; for who holds :attr:`lock`.
+
+        Args:
+            blocks: of the names and shapes of :meth:`blocks`, such as rows of tensors that hold several trainers.
+        """
+        groups = {"online": self._weights, "linear": self._linear_weights, "mlp": self._mlp_weights}
+        for name, weights in groups.items():
+            weights.move(blocks[name], blocks[f"{name}_velocity"])
+        self._target_weights.move(blocks["target"])
+        for name, found in self._statistics().items():
+            found.move(blocks[f"{name}_statistics"])
+        self._moments, self._losses = blocks["moments"], blocks["losses"]
+        dim = len(self._moments)
+        self.correlation, self.cross = self._moments[:, :dim], self._moments[:, dim:].T
+        self._rates = Rates(blocks["rates"])
+        # Graphs know the memory that they were captured with.
+        if self._graphs is not None:
+            self._graphs = StepGraphs(self.device)
+
+    def _statistics(self) -> dict[str, Statistics]:
+        return {
+            "online": Statistics(self.online), "target": Statistics(self.target), "mlp": Statistics(self.predictor.mlp)
+        }  # fmt: skip
 
     # ---------------------------------------------------------- looking in
 
@@ -566,8 +633,13 @@ class Trainer:
 
         With no knob turned, both step bit-equal on the CPU.
         """
+        with self.lock:
+            return self.twin()
+
+    def twin(self) -> Trainer:
+        """:meth:`fork` for another thread than the one that holds :attr:`lock` and stands still."""
         twin = Trainer(self.config, self.dataset)
-        twin.load_state_dict(self.state_dict())
+        twin.load_state_dict(self._state())
         return twin
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -634,10 +706,13 @@ class Trainer:
         There is no random state: every draw is seeded by (run seed, stream, step).
         """
         with self.lock:
-            return {
-                "tensors": {name: value.detach().clone() for name, value in self._tensors().items()},
-                "counters": self.counters(),
-            }
+            return self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "tensors": {name: value.detach().clone() for name, value in self._tensors().items()},
+            "counters": self.counters(),
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -744,7 +819,7 @@ def _trains_predictor(k: Knobs) -> bool:
 
 
 @contextmanager
-def _fastest_kernels(device: torch.device) -> Iterator[None]:
+def fastest_kernels(device: torch.device) -> Iterator[None]:
     """cuDNN tries its kernels on the first step of each shape and keeps the fastest."""
     if device.type != "cuda":
         yield

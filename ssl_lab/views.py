@@ -50,6 +50,8 @@ class ViewStream:
         self._seed, self._size = seed, batch_size
         self.steps_per_epoch = len(images) // batch_size
         """Steps of a pass over the images; the short last batch is left out."""
+        self.source = (images.data_ptr(), recipe, seed, batch_size)
+        """Equal for streams that show the same views at the same step and strength."""
         self.ahead = steps_ahead(2 * batch_size * images[0].numel(), images.device)
         """Steps of a block."""
         self._generator = torch.Generator(device=images.device)

@@ -102,7 +102,7 @@ class Log(TorchDispatchMode):
 
 def operations(trainer: Trainer, **turn: Any) -> list[str]:
     trainer.set(**turn)
-    path = trainer._path()
+    path = trainer.path()
     views = trainer._views.at(trainer._step, trainer.knobs.augmentation)
     with Log() as log:
         trainer._learn(views, path)
