@@ -21,7 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ssl_lab.atomic import CANNOT_WRITE, cannot_write
-from ssl_lab.desk import EngineDesk
+from ssl_lab.desk import MOST_AWAKE, EngineDesk
 from ssl_lab.errors import SSLLabError, WriteError
 from ssl_lab.family import FAMILY, Membership, membership
 from ssl_lab.pacer import Pacer, Turns
@@ -34,10 +34,6 @@ log = logging.getLogger("ssl_lab.engine")
 
 NICE = 5
 """How far steps stand back behind pictures when both want the same core."""
-
-
-MOST_AWAKE = 64
-"""Runs that an engine has awake at once: each has weights, a thread and a part of the time."""
 
 
 class Engine:

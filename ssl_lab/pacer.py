@@ -1,8 +1,8 @@
 """``Pacer``: the members of a family step side by side in one process, none far ahead and none left behind.
 
-Threads that step whenever they can wait for one another's Python lock in no fair order. Here each asks for a turn before
-a step, and the member that has come least far gets the next one. What a turn costs is one wake of one thread, and what
-a run computes does not depend on when it computes it.
+Threads that step whenever they can wait for one another's Python lock in no fair order. Here each asks for a turn
+before a step, and the member that has come least far gets the next one. What a turn costs is one wake of one thread,
+and what a run computes does not depend on when it computes it.
 """
 
 from __future__ import annotations
