@@ -157,14 +157,14 @@ class Engine:
             return
         config = store.config()
         store.set_status(state="loading", message=f"Loading {config.dataset}.")
-        # One at a time for a data set: visitors who open the same one at once share one copy of it.
-        key = self._data_key(store)
-        with self._building.setdefault(key, threading.Lock()):
-            trainer = Trainer(config, self._datasets.get(key))
-            self._datasets.setdefault(key, trainer.dataset)
-        seen = resume(trainer, store)
-        until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
         with self._among_relatives(store) as (family, turns):
+            # One at a time for a data set: visitors who open the same one at once share one copy of it.
+            key = self._data_key(store)
+            with self._building.setdefault(key, threading.Lock()):
+                trainer = Trainer(config, self._datasets.get(key))
+                self._datasets.setdefault(key, trainer.dataset)
+            seen = resume(trainer, store)
+            until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
             # A run that was stopped by whatever reason stands still until somebody says go.
             drive(
                 trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen,
@@ -182,9 +182,11 @@ class Engine:
         with self._kinship:
             pacer = self.families.setdefault(family.id, Pacer(begun=parent.step if parent else 0))
             self._relatives.setdefault(family.id, set()).add(name)
+        pacer.expect(name, store.last_step())
         try:
             yield family, Turns(pacer, name)
         finally:
+            pacer.leave(name)
             with self._kinship:
                 self._relatives[family.id].discard(name)
                 if not self._relatives[family.id]:

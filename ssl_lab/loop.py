@@ -416,7 +416,7 @@ class _Loop:
                 self._take_commands(known_change=True)
             if self.state != "running" or self._ending():
                 return False
-            if time.monotonic() - begun > 1.0:
+            if time.monotonic() - begun > LONG_WAIT:
                 self.message = WAITS
             self._housekeeping()
         if self.message == WAITS:
@@ -822,6 +822,9 @@ class _Loop:
 
 TURN_POLL = 0.05
 """Seconds between looks for a command while a run waits for its turn."""
+
+LONG_WAIT = 5.0
+"""Seconds after which a run that waits says so."""
 
 WAITS = "Waits for the other members of its family, which have not come so far."
 

@@ -20,6 +20,9 @@ LEAD_SHARE = 0.05
 PATIENCE = 4.0
 """Seconds for which the others wait for a member that does not ask for a turn: its disk may be slow, its turn long."""
 
+WAKING = 10.0
+"""Seconds for which the others wait for a member that is being woken, so that all set out together."""
+
 AT_ONCE = 1
 """Members that step at the same time. A step of a small network is made by one thread that holds Python's lock for
 much of it: two at a time make hardly more steps than one, see ``benchmarks/family.py``."""
@@ -49,6 +52,12 @@ class Pacer:
     patience: float = PATIENCE
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _members: dict[str, _Member] = field(default_factory=dict)
+
+    def expect(self, name: str, step: int) -> None:
+        """The member is being woken, and stands at this step."""
+        with self._lock:
+            seen = time.monotonic() + WAKING - self.patience
+            self._members.setdefault(name, _Member(step, seen, threading.Condition(self._lock)))
 
     def take(self, name: str, step: int, patience: float) -> bool:
         """Waits for a turn; False if none came within ``patience`` seconds, so that the run can look around meanwhile.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LINE = 0.075
 """Height of a label, as a share of the picture's: as near as two of them may come."""
 
+SILL = 0.02
+"""Share of the picture's height that labels keep off its lower edge, under which they would be cut."""
+
 
 class Ends:
     """One mark with a label for each member, made when it is first needed."""
@@ -35,9 +38,13 @@ class Ends:
             curves: theirs, in the same order.
         """
         panel = self._panel
+        # In the order of the range, so that members that are level keep their order from picture to picture.
+        drawn = zip((view, *view.others), curves, strict=True)
+        members = [(run, curve) for run, curve in drawn if run.family is not None]
+        members.sort(key=lambda member: member[0].family.place if member[0].family else 0)
         named = [
             (run.family, (run.look or SHOWN).colour, steps[-1], values[-1])
-            for run, (steps, values) in zip((view, *view.others), curves, strict=True)
+            for run, (steps, values) in members
             if run.family is not None and len(steps)
         ]
         if len(named) < 2:
@@ -70,6 +77,8 @@ def apart(heights: list[float], least: float = LINE) -> list[float]:
 
     >>> [round(height, 3) for height in apart([0.5, 0.1, 0.51])]
     [0.468, 0.1, 0.542]
+    >>> [round(height, 4) for height in apart([0.0, 1.0])]
+    [0.0575, 0.9625]
     """
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     # Those that touch move as one block about their middle, until no blocks touch.
@@ -77,17 +86,20 @@ def apart(heights: list[float], least: float = LINE) -> list[float]:
     middles: list[float] = []
     for i in order:
         blocks.append([i])
-        middles.append(heights[i])
+        middles.append(_within(heights[i], least / 2))
         while len(blocks) > 1 and middles[-1] - middles[-2] < least * (len(blocks[-1]) + len(blocks[-2])) / 2:
             last, before = blocks.pop(), blocks.pop()
             a, b = middles.pop(), middles.pop()
             blocks.append([*before, *last])
             middles.append((a * len(last) + b * len(before)) / (len(last) + len(before)))
-            half = least * len(blocks[-1]) / 2
-            middles[-1] = min(max(middles[-1], half), 1.0 - half)
+            middles[-1] = _within(middles[-1], least * len(blocks[-1]) / 2)
     placed = list(heights)
     for block, middle in zip(blocks, middles, strict=True):
-        if len(block) > 1:
-            for rank, i in enumerate(block):
-                placed[i] = middle + (rank - (len(block) - 1) / 2) * least
+        for rank, i in enumerate(block):
+            placed[i] = middle + (rank - (len(block) - 1) / 2) * least
     return placed
+
+
+def _within(middle: float, half: float) -> float:
+    """The middle of a block of this half height, inside the picture."""
+    return min(max(middle, half + SILL), 1.0 - half)
