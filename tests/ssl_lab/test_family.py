@@ -130,9 +130,17 @@ def by_hand(parent: RunStore, step: int, make: Callable[..., Trainer], turn: dic
 
 
 def test_members_go_side_by_side_and_each_is_what_it_would_be_alone(
-    tmp_path: Path, make_trainer: Callable[..., Trainer]
+    tmp_path: Path, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five members and beside them a family of two; one is paused for a while, one fails."""
+    step_once = Trainer._step_once
+
+    def breaks(trainer: Trainer) -> Any:
+        if trainer.knobs.rho == 0.77:
+            raise RuntimeError("It breaks.")
+        return step_once(trainer)
+
+    monkeypatch.setattr(Trainer, "_step_once", breaks)
     trainer = make_trainer()
     with RunStore.create("parent", trainer.config, tmp_path) as parent:
         drive(trainer, parent, owner="train", until=10)
@@ -197,7 +205,7 @@ def test_members_go_side_by_side_and_each_is_what_it_would_be_alone(
         stores["ema-0.9"].send("run")
         wait_for(lambda: len(done(first)) == 5 and max(done(first)) - min(done(first)) <= LEAD[1], 120)
         # One that fails holds up nobody either.
-        stores["ema-0.5"].send("set", {"lr": 100.0})
+        stores["ema-0.5"].send("set", {"rho": 0.77})
         wait_for(lambda: stores["ema-0.5"].status().state == "failed", 120)
         far = max(done(rest))
         wait_for(lambda: min(done([name for name in rest if name != "ema-0.5"])) > far + 10, 120)

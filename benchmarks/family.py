@@ -1,0 +1,190 @@
+"""Section ``family``: steps a second of a family of five on the embedded default, over those of one run alone.
+
+The family and the run of one are stepped in turn, A B A B ..., by one engine process: in the engine's own folder with
+nothing but a heartbeat that says somebody looks, and in the app's with a page in Chromium that draws all five.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.app import NO_BROWSER, Served, executable, open_bench, press, run_name
+from benchmarks.paired import interleaved, ratios
+from benchmarks.plan import Plan
+from benchmarks.table import Entry, Missing, Row
+from ssl_lab.config import preset
+from ssl_lab.desk import EngineDesk
+from ssl_lab.family import FAMILY, Membership, family_values
+from ssl_lab.store import RunStore, open_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+WHERE = "DirectPred, batch 128, CPU"
+KNOB = "ema"
+ALONE, FAMILY_OF, ONE_OF = "one run alone", "a family of 5, all members together", "one run alone, before and after"
+LOOK = 0.2
+"""Seconds between looks at how far the members have come."""
+WARM = 1.5
+"""Seconds after the start that do not count."""
+
+
+class Together:
+    """Runs that are stepped for a while and otherwise stand.
+
+    Args:
+        stores: their files.
+        begun: steps done where they began.
+    """
+
+    def __init__(self, stores: Sequence[RunStore], begun: int = 0) -> None:
+        self.stores, self.begun = stores, begun
+        self.lags: list[float] = []
+        """For each measurement the greatest lag of a member: steps behind the first one, over what that has done."""
+
+    def rate(self, seconds: float, go: Callable[[], None], stand: Callable[[], None], *, touch: bool) -> float:
+        """Steps a second of all together over some seconds."""
+        go()
+        begun = time.monotonic()
+        lag, next_touch = 0.0, begun
+        first: list[tuple[int, float]] = []
+        while time.monotonic() < begun + WARM + seconds:
+            if touch and time.monotonic() >= next_touch:
+                next_touch += 1.0
+                for store in self.stores:
+                    store.touch_viewer()
+            if not first and time.monotonic() >= begun + WARM:
+                first = self._stand()
+            steps = [step - self.begun for step, _ in self._stand()]
+            lag = max(lag, (max(steps) - min(steps)) / max(1, max(steps)))
+            time.sleep(LOOK)
+        last = self._stand()
+        stand()
+        while any(store.status().state == "running" for store in self.stores):
+            time.sleep(0.02)
+        self.lags.append(100 * lag)
+        return sum((b[0] - a[0]) / max(b[1] - a[1], 1e-9) for a, b in zip(first, last, strict=True))
+
+    def _stand(self) -> list[tuple[int, float]]:
+        """(steps done, seconds since the epoch when the driver wrote that) of each."""
+        found = [store.status() for store in self.stores]
+        return [(status.step, status.heartbeat) for status in found]
+
+    def send(self, kind: str) -> None:
+        """Sends all of them a command."""
+        for store in self.stores:
+            store.touch_viewer()
+            store.send(kind)  # type: ignore[arg-type]
+
+
+def measure(plan: Plan) -> Iterator[Entry]:
+    """Rows of both rates, of their ratio and of the greatest lag, without a page and with one."""
+    rounds, seconds = (2, 2.0) if plan.quick else (8, 8.0)
+    with ExitStack() as stack:
+        results = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        desk = EngineDesk(results)
+        stack.callback(desk.close)
+        stack.enter_context(desk.engine_beside())
+        alone, family = _runs(desk, results)
+        found = interleaved(
+            {
+                ALONE: lambda: _headless(alone, seconds),
+                FAMILY_OF: lambda: _headless(family, seconds),
+                ONE_OF: lambda: _headless(alone, seconds),
+            },
+            rounds,
+        )
+    yield from _rows(found, family, "no page")
+    if executable() is None:
+        yield Missing("a family with a page open", NO_BROWSER)
+        return
+    yield from _with_page(*plan.stage.up(), rounds, seconds)
+
+
+def _runs(desk: EngineDesk, results: Path) -> tuple[Together, Together]:
+    """A run, and a family of five that goes on from its first step; all awake, all standing."""
+    parent = RunStore.create("alone", preset("directpred", device="cpu"), results)
+    desk.ask("alone")
+    _until_awake([parent])
+    identity, values = uuid.uuid4().hex, family_values(KNOB, parent.config().knobs.ema)
+    members = []
+    for place, value in enumerate(values):
+        member = parent.fork(f"member-{place}", 0)
+        member.set_meta(FAMILY, Membership(identity, KNOB, value, place, len(values)).kept())
+        member.send("set", {KNOB: value})
+        desk.ask(member.name)
+        members.append(member)
+    _until_awake(members)
+    return Together([parent]), Together(members)
+
+
+def _until_awake(stores: Sequence[RunStore], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while any(store.status().state != "paused" for store in stores):
+        if time.monotonic() > end:
+            raise TimeoutError("the runs do not wake")
+        time.sleep(0.05)
+
+
+def _headless(runs: Together, seconds: float) -> float:
+    return runs.rate(seconds, lambda: runs.send("run"), lambda: runs.send("pause"), touch=True)
+
+
+def _rows(found: dict[str, list[float]], family: Together, where: str) -> Iterator[Entry]:
+    # The run alone is measured on both sides of the family: a machine that drifts drifts under both.
+    beside = [(a + b) / 2 for a, b in zip(found[ALONE], found[ONE_OF], strict=True)]
+    yield Row(f"{ALONE}, {where}, {WHERE}", "steps/s", beside, ["mean of before and after each of the family's"])
+    yield Row(f"{FAMILY_OF}, {where}, {WHERE}", "steps/s", found[FAMILY_OF])
+    yield Row(f"family over one run, {where}, {WHERE}", "times", ratios(found[FAMILY_OF], beside), ["side by side"])
+    besides = [f"a look each {LOOK} s; steps behind the first member, over what that has done since the fork"]
+    yield Row(f"greatest lag of a member, {where}, {WHERE}", "%", [max(lag, 1e-9) for lag in family.lags], besides)
+
+
+def _with_page(served: Served, browser: Browser, rounds: int, seconds: float) -> Iterator[Entry]:
+    """The same with a page that draws: of the one run, or of the whole family."""
+    page = open_bench(browser, served.bench)
+    name = run_name(page)
+    stores = []
+    before = {path.name for path in served.results.iterdir()}
+    page.locator(f".ssl-knob-{KNOB} .ssl-family").click()
+    page.wait_for_function("() => document.querySelectorAll('.ssl-member').length === 5")
+    page.wait_for_selector(".ssl-state.ssl-running")
+    family_page = page.url
+    press(page, "Pause")
+    page.wait_for_selector(".ssl-state.ssl-paused")
+    page.close()
+    for new in sorted({path.name for path in served.results.iterdir()} - before):
+        stores.append(open_run(new, served.results, readonly=True))
+    family = Together(stores)
+    alone = Together([open_run(name, served.results, readonly=True)])
+    _until_awake(stores)
+
+    def live(runs: Together, url: str) -> float:
+        shown = open_bench(browser, url)
+        served.settle(opened=True)
+        try:
+            return runs.rate(seconds, lambda: _go(shown), lambda: press(shown, "Pause"), touch=False)
+        finally:
+            shown.close()
+
+    one_page = f"{served.url}?run={name}"
+    found = interleaved(
+        {
+            ALONE: lambda: live(alone, one_page),
+            FAMILY_OF: lambda: live(family, family_page),
+            ONE_OF: lambda: live(alone, one_page),
+        },
+        rounds,
+    )
+    yield from _rows(found, family, "every panel live in Chromium")
+
+
+def _go(page: Page) -> None:
+    press(page, "Run")
+    page.wait_for_selector(".ssl-state.ssl-running")
