@@ -6,6 +6,7 @@ nothing but a heartbeat that says somebody looks, and in the app's with a page i
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 import uuid
@@ -14,10 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.app import NO_BROWSER, Served, executable, open_bench, press, run_name
+from benchmarks.app import NO_BROWSER, Served, _cpu_seconds, executable, open_bench, press, run_name
 from benchmarks.paired import interleaved, ratios
 from benchmarks.plan import Plan
-from benchmarks.table import Entry, Missing, Row
+from benchmarks.table import Entry, Missing, Row, number
 from ssl_lab.config import preset
 from ssl_lab.desk import EngineDesk
 from ssl_lab.family import FAMILY, Membership, family_values
@@ -40,11 +41,14 @@ class Together:
 
     Args:
         stores: their files.
+        engine: the process that steps them.
         begun: steps done where they began.
     """
 
-    def __init__(self, stores: Sequence[RunStore], begun: int = 0) -> None:
-        self.stores, self.begun = stores, begun
+    def __init__(self, stores: Sequence[RunStore], engine: int | None, begun: int = 0) -> None:
+        self.stores, self.engine, self.begun = stores, engine, begun
+        self.costs: list[float] = []
+        """For each measurement the engine's milliseconds on a core for a step: what else runs hardly changes them."""
         self.lags: list[float] = []
         """For each measurement the greatest lag of a member: steps behind the first one, over what that has done."""
 
@@ -52,7 +56,7 @@ class Together:
         """Steps a second of all together over some seconds."""
         go()
         begun = time.monotonic()
-        lag, next_touch = 0.0, begun
+        lag, next_touch, cores = 0.0, begun, 0.0
         first: list[tuple[int, float]] = []
         while time.monotonic() < begun + WARM + seconds:
             if touch and time.monotonic() >= next_touch:
@@ -60,21 +64,25 @@ class Together:
                 for store in self.stores:
                     store.touch_viewer()
             if not first and time.monotonic() >= begun + WARM:
-                first = self._stand()
+                first, cores = self._stand(), self._cpu()
             steps = [step - self.begun for step, _ in self._stand()]
             lag = max(lag, (max(steps) - min(steps)) / max(1, max(steps)))
             time.sleep(LOOK)
-        last = self._stand()
+        last, cores = self._stand(), self._cpu() - cores
         stand()
         while any(store.status().state == "running" for store in self.stores):
             time.sleep(0.02)
         self.lags.append(100 * lag)
+        self.costs.append(1000 * cores / max(1, sum(b[0] - a[0] for a, b in zip(first, last, strict=True))))
         return sum((b[0] - a[0]) / max(b[1] - a[1], 1e-9) for a, b in zip(first, last, strict=True))
 
     def _stand(self) -> list[tuple[int, float]]:
         """(steps done, seconds since the epoch when the driver wrote that) of each."""
         found = [store.status() for store in self.stores]
         return [(status.step, status.heartbeat) for status in found]
+
+    def _cpu(self) -> float:
+        return _cpu_seconds(self.engine) if self.engine else 0.0
 
     def send(self, kind: str) -> None:
         """Sends all of them a command."""
@@ -100,7 +108,7 @@ def measure(plan: Plan) -> Iterator[Entry]:
             },
             rounds,
         )
-    yield from _rows(found, family, "no page")
+    yield from _rows(found, alone, family, "no page")
     if executable() is None:
         yield Missing("a family with a page open", NO_BROWSER)
         return
@@ -121,7 +129,8 @@ def _runs(desk: EngineDesk, results: Path) -> tuple[Together, Together]:
         desk.ask(member.name)
         members.append(member)
     _until_awake(members)
-    return Together([parent]), Together(members)
+    engine = desk.status().pid
+    return Together([parent], engine), Together(members, engine)
 
 
 def _until_awake(stores: Sequence[RunStore], seconds: float = 120.0) -> None:
@@ -136,12 +145,16 @@ def _headless(runs: Together, seconds: float) -> float:
     return runs.rate(seconds, lambda: runs.send("run"), lambda: runs.send("pause"), touch=True)
 
 
-def _rows(found: dict[str, list[float]], family: Together, where: str) -> Iterator[Entry]:
+def _rows(found: dict[str, list[float]], alone: Together, family: Together, where: str) -> Iterator[Entry]:
     # The run alone is measured on both sides of the family: a machine that drifts drifts under both.
     beside = [(a + b) / 2 for a, b in zip(found[ALONE], found[ONE_OF], strict=True)]
     yield Row(f"{ALONE}, {where}, {WHERE}", "steps/s", beside, ["mean of before and after each of the family's"])
     yield Row(f"{FAMILY_OF}, {where}, {WHERE}", "steps/s", found[FAMILY_OF])
     yield Row(f"family over one run, {where}, {WHERE}", "times", ratios(found[FAMILY_OF], beside), ["side by side"])
+    costs = [(a + b) / 2 for a, b in zip(alone.costs[::2], alone.costs[1::2], strict=True)]
+    if all(costs):
+        words = [f"a step of one run takes {number(statistics.median(costs))} ms of a core"]
+        yield Row(f"a step's time on a core, family over one run, {where}", "times", ratios(family.costs, costs), words)
     besides = [f"a look each {LOOK} s; steps behind the first member, over what that has done since the fork"]
     yield Row(f"greatest lag of a member, {where}, {WHERE}", "%", [max(lag, 1e-9) for lag in family.lags], besides)
 
@@ -161,8 +174,10 @@ def _with_page(served: Served, browser: Browser, rounds: int, seconds: float) ->
     page.close()
     for new in sorted({path.name for path in served.results.iterdir()} - before):
         stores.append(open_run(new, served.results, readonly=True))
-    family = Together(stores)
-    alone = Together([open_run(name, served.results, readonly=True)])
+    desk = EngineDesk(served.results)
+    engine = desk.status().pid
+    desk.close()
+    family, alone = Together(stores, engine), Together([open_run(name, served.results, readonly=True)], engine)
     _until_awake(stores)
 
     def live(runs: Together, url: str) -> float:
@@ -182,7 +197,7 @@ def _with_page(served: Served, browser: Browser, rounds: int, seconds: float) ->
         },
         rounds,
     )
-    yield from _rows(found, family, "every panel live in Chromium")
+    yield from _rows(found, alone, family, "every panel live in Chromium")
 
 
 def _go(page: Page) -> None:

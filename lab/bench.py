@@ -25,7 +25,7 @@ import ipywidgets as w
 from lab.browser import Browser
 from lab.catalogue import Catalogue, Entry, tree
 from lab.controls import KnobBoard, Transport, waiting_knobs
-from lab.doors import close_doors, is_text, is_whole, parts
+from lab.doors import MOST_NAMES, close_doors, is_text, is_whole, parts
 from lab.exports import ExportBox
 from lab.family import FamilyDesk
 from lab.files import LARGEST_IN, Files
@@ -87,9 +87,6 @@ MOST_ACTIONS = 200
 
 ACTIONS_A_ROUND = 20
 """What is done of it before the next picture."""
-
-MOST_DRAWN = 12
-"""Runs of an address or of the shelf's ticks that are looked at to be drawn together."""
 
 MOST_COMMANDS = 1_000
 """Commands that wait in a run's file; a driver takes them at its next step."""
@@ -195,7 +192,7 @@ class Bench:
         self.browser = Browser()
         self.transport = Transport(self._send)
         self.family = FamilyDesk(self)
-        along = self._ask_for_family if show.family and self._host.families else None
+        along = self.family.ask if show.family and self._host.families else None
         self.knobs = KnobBoard(self._config.knobs, self._send, show.knobs, along)
         self.panels = make_panels(show.panels)
         self.timeline = Timeline()
@@ -211,7 +208,10 @@ class Bench:
             self.shelf = Shelf()
         if show.export:
             self.files = Files(limit=min(LARGEST_IN, self.house.max_bytes or LARGEST_IN))
-            self.export = ExportBox(self.panels, self._ask, lambda: self._store, self.files, self._complain)
+            self.export = ExportBox(
+                self.panels, self._ask, lambda: self._store, self.files, self._complain,
+                lambda: {key: reader.store.path for key, reader in self._compared.items()},
+            )  # fmt: skip
         self._build(beside)
         close_doors(parts(self.widget))
         self.browser.observe(self._on_page, names=["query", "visitor"])
@@ -302,9 +302,6 @@ class Bench:
     def _complain(self, words: str) -> None:
         self._complaint = words
 
-    def _ask_for_family(self, knob: str) -> None:
-        self._ask(lambda: self.family.start(knob))
-
     def _send(self, kind: str, payload: Mapping[str, Any]) -> None:
         command: CommandKind = kind  # type: ignore[assignment]
         if self.family.id:
@@ -375,10 +372,8 @@ class Bench:
             self._ask(lambda: self._show_entry(name))
         elif is_text(gone := content.get("delete")):
             self._ask(lambda: self._delete(gone))
-        elif is_text(family := content.get("open_family")):
-            self._ask(lambda: self.family.open(family))
-        elif is_text(ended := content.get("delete_family")):
-            self._ask(lambda: self.family.delete(ended))
+        else:
+            self.family.on_shelf(content)
 
     def _on_drop(self, path: Path, name: str) -> None:
         def take() -> None:
@@ -539,7 +534,7 @@ class Bench:
         self._config = config
         if self.setup is not None:
             self.setup.show(config, add=not self._from_elsewhere())
-        self.family.settle()
+        self.family.arrived()
         self.browser.run = "" if self._key.startswith("file:") else self._key
         self.browser.title = f"{store.name[:100]} · ssl-lab"
         self._look(store)
@@ -627,11 +622,6 @@ class Bench:
             return
         self._fork(self._saved_now(self._store) if step < 0 else step, None)
 
-    def _moment(self) -> int:
-        """Steps done at the moment that is shown."""
-        assert self._store is not None
-        return self._saved_now(self._store) if self.timeline.step < 0 else self.timeline.step
-
     def _fork_settings(self, runs: int = 1) -> Mapping[str, Any]:
         """What forks of the run that is shown take from this machine.
 
@@ -681,7 +671,7 @@ class Bench:
 
     def _compare(self, keys: Sequence[str]) -> None:
         """Draws these runs with the one that is shown."""
-        wanted = [key for key in dict.fromkeys(keys) if key != self._key][:MOST_DRAWN]
+        wanted = [key for key in dict.fromkeys(keys) if key != self._key][:MOST_NAMES]
         if wanted == list(self._compared) == self._ticked():
             return
         for key in [key for key in self._compared if key not in wanted]:
@@ -692,9 +682,7 @@ class Bench:
                     self._compared[key] = ViewReader(self._open_to_look(key))
         finally:
             # In the order in which they were asked for: it decides the colours.
-            there = {key: self._compared[key] for key in wanted if key in self._compared}
-            self._compared = self.family.fitting(there)
-            self.family.settle()
+            self._compared = self.family.settled({k: self._compared[k] for k in wanted if k in self._compared})
             if self.shelf is not None and self._ticked() != list(self._compared):
                 self.shelf.ticked = list(self._compared)
             self._drawn, self._shelf_due = (), 0.0

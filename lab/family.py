@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 
+from lab.doors import is_text
 from lab.looks import OTHERS, SHOWN, family_look
 from lab.members import knob_word
 from lab.owners import delete_run, keeper_of
@@ -25,7 +26,7 @@ from lab.words import Changes
 from ssl_lab.config import idle_knobs
 from ssl_lab.errors import SSLLabError
 from ssl_lab.family import FAMILY, Membership, family_values, membership
-from ssl_lab.store import RunStore, free_name, open_run
+from ssl_lab.store import LIVE_STATES, RunStore, free_name, open_run
 
 if TYPE_CHECKING:
     from lab.bench import Bench
@@ -59,6 +60,19 @@ class FamilyDesk:
         self.widget = w.HBox([self._words, self.close_button], layout=w.Layout(display="none"))
         self.widget.add_class("ssl-family-bar")
 
+    # ------------------------------------------------------------ what a person does: leaves word, no more
+
+    def ask(self, knob: str) -> None:
+        """A family along a knob is asked for."""
+        self._bench._ask(lambda: self.start(knob))
+
+    def on_shelf(self, content: Mapping[str, Any]) -> None:
+        """What the shelf's headings of families are pressed for."""
+        if is_text(opened := content.get("open_family")):
+            self._bench._ask(lambda: self.open(opened))
+        elif is_text(deleted := content.get("delete_family")):
+            self._bench._ask(lambda: self.delete(deleted))
+
     # ------------------------------------------------------------ a family begins
 
     def start(self, knob: str) -> None:
@@ -73,7 +87,7 @@ class FamilyDesk:
             raise SSLLabError("There is no run to go on from.")
         if not bench._host.families:
             raise SSLLabError("A kernel steps one run at a time: a family needs the engine, as in a bench of its own.")
-        step = bench._moment()
+        step = bench._saved_now(store) if bench.timeline.step < 0 else bench.timeline.step
         knobs = store.knobs_after(len(store.events(until=step)))
         if why := idle_knobs(knobs).get(knob):
             raise SSLLabError(f"At this moment the {knob_word(knob)} has no effect: {why}. All would be the same run.")
@@ -114,6 +128,14 @@ class FamilyDesk:
 
     # ------------------------------------------------------------ while it is on the page
 
+    def arrived(self) -> None:
+        """Another run is on the page: if it is of no kin to the one before, the members leave with that one."""
+        bench, left = self._bench, self.id
+        if left and bench.store is not None and not self.related(bench.store):
+            members = {key for key, one in bench._compared.items() if one.family and one.family.id == left}
+            bench._compare([key for key in bench._compared if key not in members])
+        self.settle()
+
     def settle(self) -> None:
         """Gives the members on the page their looks, and lets go of those that have left it."""
         bench = self._bench
@@ -129,9 +151,10 @@ class FamilyDesk:
         self.id = family.id if family is not None and together else ""
         for key in [key for key in self._hands if key not in fellows]:
             hand = self._hands.pop(key)
-            if key != bench.shown:
-                with contextlib.suppress(SSLLabError, sqlite3.Error):
-                    bench._leave(hand)
+            with contextlib.suppress(SSLLabError, sqlite3.Error):
+                # The engine has better to do than stepping what nobody looks at.
+                if key != bench.shown and hand.status().state in LIVE_STATES and bench.owners.minds(keeper_of(hand)):
+                    hand.send("pause")
             hand.close()
         for key in fellows:
             if key not in self._hands and ":" not in key and not bench._why_not:
@@ -144,8 +167,13 @@ class FamilyDesk:
         if self._hands:
             self.look()
 
-    def fitting(self, readers: Mapping[str, ViewReader]) -> dict[str, ViewReader]:
+    def settled(self, readers: Mapping[str, ViewReader]) -> dict[str, ViewReader]:
         """Of runs to be drawn with the shown one: all of its family, and so many others; the rest is closed."""
+        kept = self._bench._compared = self._fitting(readers)
+        self.settle()
+        return kept
+
+    def _fitting(self, readers: Mapping[str, ViewReader]) -> dict[str, ViewReader]:
         reader = self._bench._reader
         own = reader.family.id if reader is not None and reader.family is not None else None
         kept: dict[str, ViewReader] = {}

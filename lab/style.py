@@ -28,9 +28,10 @@ CSS = """
 .ssl-bench .ssl-help .widget-html-content { font-size: 11px; color: var(--jp-ui-font-color2, #666); line-height: 1.25;
   white-space: normal; }
 .ssl-bench .ssl-knob:has(> .ssl-family) .ssl-help { grid-column: 1 / 3; }
-.ssl-bench .ssl-family { grid-column: 3; justify-self: end; align-self: start; width: auto; height: 24px; margin: 0;
-  padding: 0 6px; font-size: 11px; line-height: 22px; border: 1px solid var(--jp-border-color2, #ddd);
-  border-radius: 4px; background: none; color: var(--jp-ui-font-color2, #555); }
+.ssl-bench .ssl-family { grid-column: 3; justify-self: end; align-self: start; width: auto; height: 24px;
+  margin: 0 3px 0 0; padding: 0 6px; font-size: 11px; line-height: 22px;
+  border: 1px solid var(--jp-border-color2, #ddd); border-radius: 4px; background: none;
+  color: var(--jp-ui-font-color2, #555); }
 .ssl-bench .ssl-family:hover:enabled { color: var(--jp-ui-font-color1, #222);
   background: var(--jp-layout-color2, #eee); }
 .ssl-bench .ssl-family:disabled { visibility: hidden; }

@@ -52,7 +52,8 @@ class Ends:
                 self.labels.visible = False
             return
         low, high = panel.y.min, panel.y.max
-        heights = apart([(float(value) - low) / (high - low) for _, _, _, value in named])
+        # To the picture's own fineness: else the last digits of what is level would have them change places.
+        heights = apart([round((float(value) - low) / (high - low), 2) for _, _, _, value in named])
         if self.labels is None:
             self.labels = bq.Label(
                 x=float32([0]), y=float32([0]), text=["0"], scales={"x": panel.x, "y": panel.y}, default_size=10,

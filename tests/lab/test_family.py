@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab import Bench
+from lab import Bench, exports
 from lab.catalogue import Catalogue, tree
 from lab.house import House
 from lab.listing import shelf_rows
@@ -98,6 +99,15 @@ def test_a_family_from_the_click_to_its_end(open_bench: Open, tmp_path: Path) ->
     stood = [store.status().step for store in stores]
     bench.transport.step.click()
     wait_for(lambda: [store.status().step for store in stores] == [step + 1 for step in stood])
+    # One table of all of them.
+    target = tmp_path.parent / "together.csv"
+    exports._write_together({name: tmp_path / name / "run.sqlite" for name in names}, target)
+    with target.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {(row["run"], row["ema"]) for row in table if int(row["step"]) > 6} == {
+        (name, str(float(value))) for name, value in zip(names, EMA, strict=True)
+    }
+    assert len(table) == sum(store.last_step() for store in stores)
     bench.turn(rho=0.7)
     wait_for(lambda: state(bench).knobs.rho == 0.7)
     assert [store.status().knobs.rho for store in stores] == [0.3, 0.3, 0.3, 0.7, 0.3]
@@ -110,6 +120,15 @@ def test_a_family_from_the_click_to_its_end(open_bench: Open, tmp_path: Path) ->
     wait_for(lambda: again.family.id == bench.family.id and len(again._compared) == 4)
     again.transport.run.click()
     wait_for(lambda: all(store.status().state == "running" for store in stores))
+    again.browser.visible = False
+
+    # A run of no kin takes the page without them, and they stand; the browser's way back has all of them again.
+    bench._on_shelf(bench.shelf, {"open": parent}, [])
+    wait_for(lambda: bench.shown == parent and bench._compared == {} and bench.family.id == "")
+    wait_for(lambda: all(store.status().state == "paused" for store in stores))
+    group = membership(stores[0].meta(FAMILY)).id  # type: ignore[union-attr]
+    bench._on_shelf(bench.shelf, {"open_family": group}, [])
+    wait_for(lambda: bench.family.id == group and len(bench._compared) == 4)
 
     # Closed, all of them stand, and the page is where it was; deleted, they are gone.
     bench.family.close_button.click()
