@@ -22,7 +22,7 @@ from benchmarks.table import Entry, Missing, Row, number
 from ssl_lab.config import preset
 from ssl_lab.desk import EngineDesk
 from ssl_lab.family import FAMILY, Membership, family_values
-from ssl_lab.store import RunStore, open_run
+from ssl_lab.store import CommandKind, RunStore, open_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -84,11 +84,19 @@ class Together:
     def _cpu(self) -> float:
         return _cpu_seconds(self.engine) if self.engine else 0.0
 
-    def send(self, kind: str) -> None:
+    def send(self, kind: CommandKind, **payload: int) -> None:
         """Sends all of them a command."""
         for store in self.stores:
             store.touch_viewer()
-            store.send(kind)  # type: ignore[arg-type]
+            store.send(kind, payload)
+
+    def set_out(self, steps: int = 100) -> None:
+        """Makes the first steps, of which a lag of two or three would be a great share."""
+        self.send("step", steps=steps)
+        while any(status.step < steps or status.state != "paused" for status in (s.status() for s in self.stores)):
+            for store in self.stores:
+                store.touch_viewer()
+            time.sleep(LOOK)
 
 
 def measure(plan: Plan) -> Iterator[Entry]:
@@ -100,6 +108,7 @@ def measure(plan: Plan) -> Iterator[Entry]:
         stack.callback(desk.close)
         stack.enter_context(desk.engine_beside())
         alone, family = _runs(desk, results)
+        family.set_out()
         found = interleaved(
             {
                 ALONE: lambda: _headless(alone, seconds),
@@ -173,12 +182,13 @@ def _with_page(served: Served, browser: Browser, rounds: int, seconds: float) ->
     page.wait_for_selector(".ssl-state.ssl-paused")
     page.close()
     for new in sorted({path.name for path in served.results.iterdir()} - before):
-        stores.append(open_run(new, served.results, readonly=True))
+        stores.append(open_run(new, served.results))
     desk = EngineDesk(served.results)
     engine = desk.status().pid
     desk.close()
     family, alone = Together(stores, engine), Together([open_run(name, served.results, readonly=True)], engine)
     _until_awake(stores)
+    family.set_out()
 
     def live(runs: Together, url: str) -> float:
         shown = open_bench(browser, url)
