@@ -25,6 +25,7 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
     "digits": ("benchmarks.digits", "steps a second of the embedded default: alone, recorded, live in Chromium"),
     "overhead": ("benchmarks.overhead", "DirectPred and DirectCopy over a linear predictor; the record over none"),
     "latency": ("benchmarks.latency", "from a knob turned in Chromium to its effect and to its picture"),
+    "family": ("benchmarks.family", "steps a second of a family of five over those of one run, and its members' lag"),
     "page": ("benchmarks.page", "first picture of each notebook, cold and with a kernel ready; memory of a visitor"),
     "peers": ("benchmarks.peers", "a BYOL step beside lightly's and plain PyTorch's"),
     "evaluation": ("benchmarks.evaluation", "linear probe and kNN"),

@@ -25,19 +25,20 @@ import ipywidgets as w
 from lab.browser import Browser
 from lab.catalogue import TRIAL, Catalogue, Entry, tree
 from lab.controls import KnobBoard, Transport, waiting_knobs
-from lab.doors import close_doors, is_text, is_whole, parts
+from lab.doors import MOST_NAMES, close_doors, is_text, is_whole, parts
 from lab.exports import ExportBox
+from lab.family import FamilyDesk
 from lab.files import LARGEST_IN, Files
 from lab.hosts import EngineHost, Host, KernelHost
 from lab.house import House
 from lab.links import linked_config, linked_names, linked_step, linked_text
 from lab.listing import shelf_rows
 from lab.locks import lock_kernel
+from lab.looks import OTHERS
 from lab.marks import mark_width, marks, rows
 from lab.owners import FOREIGN, KEEPER, CapError, Owners, delete_run, keeper_of
 from lab.pace import tick_here
 from lab.panels import make_panels
-from lab.panels.base import NOW, OTHERS
 from lab.publisher import Publisher
 from lab.setup import Setup
 from lab.shelf import Shelf
@@ -190,7 +191,9 @@ class Bench:
 
         self.browser = Browser()
         self.transport = Transport(self._send)
-        self.knobs = KnobBoard(self._config.knobs, self._send, show.knobs)
+        self.family = FamilyDesk(self)
+        along = self.family.ask if show.family and self._host.families else None
+        self.knobs = KnobBoard(self._config.knobs, self._send, show.knobs, along)
         self.panels = make_panels(show.panels)
         self.timeline = Timeline()
         self.setup: Setup | None = None
@@ -205,7 +208,10 @@ class Bench:
             self.shelf = Shelf()
         if show.export:
             self.files = Files(limit=min(LARGEST_IN, self.house.max_bytes or LARGEST_IN))
-            self.export = ExportBox(self.panels, self._ask, lambda: self._store, self.files, self._complain)
+            self.export = ExportBox(
+                self.panels, self._ask, lambda: self._store, self.files, self._complain,
+                lambda: {key: reader.store.path for key, reader in self._compared.items()},
+            )  # fmt: skip
         self._build(beside)
         close_doors(parts(self.widget))
         self.browser.observe(self._on_page, names=["query", "visitor"])
@@ -254,7 +260,7 @@ class Bench:
         pictures = [panel.widget for panel in self.panels]
         grid = w.GridBox(pictures if self.export is None else [*pictures, self.export.widget])
         grid.add_class("ssl-panels")
-        top = w.VBox([self.headline, self.words, self.legend, self.banner, self.restart])
+        top = w.VBox([self.headline, self.words, self.family.widget, self.legend, self.banner, self.restart])
         top.add_class("ssl-top")
         below = [part for part in (self.timeline, self.shelf) if part is not None]
         right = w.VBox([top, grid, *below])
@@ -298,6 +304,8 @@ class Bench:
 
     def _send(self, kind: str, payload: Mapping[str, Any]) -> None:
         command: CommandKind = kind  # type: ignore[assignment]
+        if self.family.id:
+            self._ask(lambda: self.family.tell(kind, payload))
 
         def send() -> None:
             store = self._store
@@ -364,6 +372,8 @@ class Bench:
             self._ask(lambda: self._show_entry(name))
         elif is_text(gone := content.get("delete")):
             self._ask(lambda: self._delete(gone))
+        else:
+            self.family.on_shelf(content)
 
     def _on_drop(self, path: Path, name: str) -> None:
         def take() -> None:
@@ -463,9 +473,9 @@ class Bench:
         self._compare([])
         self._attach(store)
 
-    def _room_for(self, more: int = 0) -> None:
-        """Whether one more run may be made, which needs no look at the others where there is no bound."""
-        self.owners.room_for(self.catalogue.entries() if self.house.keeps_account else (), more)
+    def _room_for(self, more: int = 0, runs: int = 1) -> None:
+        """Whether more runs may be made, which needs no look at the others where there is no bound."""
+        self.owners.room_for(self.catalogue.entries() if self.house.keeps_account else (), more, runs)
 
     def _meta(self) -> dict[str, str]:
         """What a run that is made here holds of its maker."""
@@ -504,7 +514,8 @@ class Bench:
         if old is not None:
             # However it stands with the old one, the new one comes.
             with contextlib.suppress(SSLLabError, sqlite3.Error):
-                self._leave(old)
+                if not self.family.related(store):
+                    self._leave(old)
             old.close()
         if self._key in self._compared:
             # What was drawn with the other run changes places with it.
@@ -523,6 +534,7 @@ class Bench:
         self._config = config
         if self.setup is not None:
             self.setup.show(config, add=not self._from_elsewhere())
+        self.family.arrived()
         self.browser.run = "" if self._key.startswith("file:") else self._key
         self.browser.title = f"{store.name[:100]} · ssl-lab"
         self._look(store)
@@ -611,9 +623,19 @@ class Bench:
         """A second run from the moment that is shown; -1 is now."""
         if self._store is None:
             return
-        if step < 0:
-            step = self._saved_now(self._store)
-        self._fork(step, None)
+        self._fork(self._saved_now(self._store) if step < 0 else step, None)
+
+    def _fork_settings(self, runs: int = 1) -> Mapping[str, Any]:
+        """What forks of the run that is shown take from this machine.
+
+        Raises:
+            SSLLabError: so many may not be made, or not from this run.
+        """
+        assert self._store is not None
+        self._check_data()
+        path = self._store.path
+        self._room_for(runs * (path.stat().st_size if path.exists() else 0), runs)
+        return AT_HOME if self._from_elsewhere() or not writable(path) else {}
 
     def _saved_now(self, store: RunStore) -> int:
         """Has the driver save where it stands, so that the fork is there at once; gives the step."""
@@ -638,10 +660,7 @@ class Bench:
 
     def _fork(self, step: int, events: int | None, name: str = "") -> None:
         assert self._store is not None
-        store, key = self._store, self._key
-        self._check_data()
-        self._room_for(store.path.stat().st_size if store.path.exists() else 0)
-        settings = AT_HOME if self._from_elsewhere() or not writable(store.path) else {}
+        store, key, settings = self._store, self._key, self._fork_settings()
         stem = re.sub(r"-fork-\d+$", "", store.name)
         name = free_name(name or f"{stem[:80]}-fork", self._host.results)
         child = store.fork(name, step, events=events, results=self._host.results, settings=settings)
@@ -655,7 +674,7 @@ class Bench:
 
     def _compare(self, keys: Sequence[str]) -> None:
         """Draws these runs with the one that is shown."""
-        wanted = [key for key in dict.fromkeys(keys) if key != self._key][: len(OTHERS)]
+        wanted = [key for key in dict.fromkeys(keys) if key != self._key][:MOST_NAMES]
         if wanted == list(self._compared) == self._ticked():
             return
         for key in [key for key in self._compared if key not in wanted]:
@@ -666,7 +685,7 @@ class Bench:
                     self._compared[key] = ViewReader(self._open_to_look(key))
         finally:
             # In the order in which they were asked for: it decides the colours.
-            self._compared = {key: self._compared[key] for key in wanted if key in self._compared}
+            self._compared = self.family.settled({k: self._compared[k] for k in wanted if k in self._compared})
             if self.shelf is not None and self._ticked() != list(self._compared):
                 self.shelf.ticked = list(self._compared)
             self._drawn, self._shelf_due = (), 0.0
@@ -767,7 +786,8 @@ class Bench:
         view = self._reader.read(None if shown < 0 else shown, list(self._compared.values()))
         silent = 0.0 if gone else self._watch.silence(view.status)
         self.transport.show(view.status, bool(self._why_not))
-        self.knobs.show(view.status, waiting, bool(self._why_not))
+        self.knobs.show(view.status, waiting, bool(self._why_not), shown=view.knobs, forks=not gone)
+        self.family.show(view)
         self._show_timeline(view, shown)
         drawn = self._draw(view)
         state = "gone" if gone else f"not answering for {silent:.0f} s" if silent else ""
@@ -798,6 +818,7 @@ class Bench:
             elif not self._full and self._store is not None:
                 self._host.enter(None)
                 self._look(self._store)
+                self.family.look()
                 self._weigh(self._store)
         except (SSLLabError, sqlite3.Error, OSError) as error:
             # Said by the next picture; nothing else hangs on it.
@@ -812,6 +833,7 @@ class Bench:
         mine = not self._why_not and keeper_of(store) == self.owners.visitor
         if self._overweight and mine and store.status().state == "running":
             store.send("pause")
+            self.family.tell("pause", {})
 
     def _draw(self, view: RunView) -> bool:
         key = tuple(
@@ -855,8 +877,8 @@ class Bench:
             return
         self._shelf_due = time.monotonic() + SHELF_PAUSE
         entries, more = tree(self.catalogue.entries())
-        colours = {self._key: NOW, **{key: OTHERS[i][0] for i, key in enumerate(self._compared)}}
-        state = Changes(self.shelf)
+        colours, state = self.family.colours(), Changes(self.shelf)
+        state.set("most", 1 + max(len(OTHERS), len(self._compared)))
         state.set("runs", shelf_rows(entries, self._key, colours, self._may_delete))
         state.set("more", more)
 
@@ -1075,6 +1097,7 @@ class Bench:
             self._store.close()
         for reader in self._compared.values():
             reader.store.close()
+        self.family.end()
         self._resources.close()
         for part in (self.files, self.export, *self.panels, self.timeline, self.shelf, self.knobs, self.transport):
             if part is not None:

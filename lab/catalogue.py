@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from ssl_lab.errors import SSLLabError, shown
+from ssl_lab.family import FAMILY, Membership, membership
 from ssl_lab.mirror import writable
 from ssl_lab.store import FILE_NAME, LIVE_STATES, RunStore, RunSummary, check_name, summary
 from ssl_lab.sweep.progress import TrialRecord, read_record, read_runner, worked_on
@@ -33,6 +34,8 @@ class Entry:
     """Whether it can only be looked at and forked."""
     keeper: str = ""
     """Digest of the key of the visitor who keeps it; empty if nobody says so. Not for the page."""
+    family: Membership | None = None
+    """Of which family it is."""
 
 
 class Catalogue:
@@ -94,7 +97,8 @@ class Catalogue:
             try:
                 with RunStore.open(path, readonly=True) as store:
                     keeper = store.meta("keeper")
-                    entry = Entry(key, path, summary(store), recording, keeper if isinstance(keeper, str) else "")
+                    keeper = keeper if isinstance(keeper, str) else ""
+                    entry = Entry(key, path, summary(store), recording, keeper, membership(store.meta(FAMILY)))
             except (SSLLabError, sqlite3.Error, ValueError, TypeError, OSError):
                 pass
             self._seen[path] = seen = (stamp, entry)
@@ -141,12 +145,26 @@ def tree(entries: Iterable[Entry], most: int = LISTED) -> tuple[list[tuple[int, 
 
     def add(entry: Entry, depth: int) -> None:
         rows.append((depth, entry))
-        for child in sorted(children.get(entry.key, []), key=lambda e: e.run.created):
+        for child in _side_by_side(sorted(children.get(entry.key, []), key=lambda e: e.run.created)):
             add(child, depth + 1)
 
-    for root in roots:
+    for root in _side_by_side(roots):
         add(root, 0)
     return rows[:most], max(0, len(rows) - most)
+
+
+def _side_by_side(entries: list[Entry]) -> list[Entry]:
+    """The same, with the members of a family one after the other where its first one stands."""
+    first: dict[str, int] = {}
+    for place, entry in enumerate(entries):
+        if entry.family is not None:
+            first.setdefault(entry.family.id, place)
+
+    def place_of(at: tuple[int, Entry]) -> tuple[int, int]:
+        place, entry = at
+        return (place, 0) if entry.family is None else (first[entry.family.id], entry.family.place)
+
+    return [entry for _, entry in sorted(enumerate(entries), key=place_of)]
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -14,24 +14,12 @@ from typing import Any
 
 import ipywidgets as w
 
+from lab.members import VALUE_WORDS, knob_word, value_word
 from ssl_lab.config import Knobs, idle_knobs, knob_choices, knob_meta, knob_range
+from ssl_lab.family import family_values
 from ssl_lab.store import RunStore, Status
 
 Send = Callable[[str, dict[str, Any]], None]
-
-CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
-    "predictor": {
-        "mlp": "two layers",
-        "linear": "one layer",
-        "directpred": "DirectPred",
-        "directcopy": "DirectCopy",
-        "optimal": "least squares",
-        "none": "none",
-    },
-    "norm": {"fro": "Frobenius", "spectral": "spectral", "none": "none"},
-    "symmetry": {"off": "off", "penalty": "penalty", "hard": "hard"},
-}
-"""How the choices are called on the page."""
 
 
 def guarded(control: w.Widget) -> threading.RLock:
@@ -57,9 +45,16 @@ class KnobControl:
         name: the knob.
         value: its value to begin with.
         turned: called in the page's thread with (name, value) when a person turns it.
+        family: called there with the name when a person asks for a family along it; without, there is no such button.
     """
 
-    def __init__(self, name: str, value: Any, turned: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        value: Any,
+        turned: Callable[[str, Any], None],
+        family: Callable[[str], None] | None = None,
+    ) -> None:
         self.name = name
         self.meta = knob_meta(name)
         self._turned = turned
@@ -76,7 +71,14 @@ class KnobControl:
         self.engine.add_class("ssl-engine-value")
         self.help = w.HTML(self._help_text())
         self.help.add_class("ssl-help")
-        self.widget = w.GridBox([self.label, self.control, self.engine, self.help])
+        rows = [self.label, self.control, self.engine, self.help]
+        self.family: w.Button | None = None
+        if family is not None:
+            self.family = w.Button(description="Family", tooltip=self._family_text(value))
+            self.family.add_class("ssl-family")
+            self.family.on_click(lambda _: family(self.name))
+            rows.append(self.family)
+        self.widget = w.GridBox(rows)
         self.widget.add_class("ssl-knob")
         self.widget.add_class(f"ssl-knob-{name}")
         self.control.observe(self._on_value, names="value")
@@ -85,7 +87,7 @@ class KnobControl:
         span, handy = knob_range(self.name), self.meta.handy
         wide = w.Layout(width="auto", min_width="0")
         if self.meta.scale == "choice":
-            words = CHOICE_WORDS[self.name]
+            words = VALUE_WORDS[self.name]
             options = [(words[choice], choice) for choice in knob_choices(self.name)]
             return w.Dropdown(options=options, value=value, layout=wide)
         if self.meta.scale == "switch":
@@ -113,11 +115,16 @@ class KnobControl:
             self._turned(self.name, change["new"])
 
     def _engine_text(self, value: Any) -> str:
-        word = CHOICE_WORDS.get(self.name, {}).get(str(value), None) or (
+        word = VALUE_WORDS.get(self.name, {}).get(str(value), None) or (
             ("on" if value else "off") if isinstance(value, bool) else f"{value:.4g}"
         )
         unit = f" {self.meta.unit}" if self.meta.unit and not isinstance(value, bool | str) else ""
         return f"<span aria-label='engine: {self.meta.label}' data-value='{value}'>{word}<small>{unit}</small></span>"
+
+    def _family_text(self, value: Any) -> str:
+        """What the button does; what stands before the full stop is its name for a screen reader."""
+        values = ", ".join(value_word(self.name, member) for member in family_values(self.name, value))
+        return f"Family along {knob_word(self.name)}. Runs at {values} from the moment shown, drawn together."
 
     def _help_text(self) -> str:
         if self._idle:
@@ -143,6 +150,18 @@ class KnobControl:
                     self.control.min, self.control.max = min(self.control.min, value), max(self.control.max, value)
                 self.control.value = value
 
+    def offer(self, value: Any, works: bool) -> None:
+        """Whether a family along this knob can be had, and from which value; by the publisher.
+
+        Where the knob does nothing, its family would be one run several times.
+        """
+        if self.family is None:
+            return
+        if self.family.disabled == works:
+            self.family.disabled = not works
+        if self.family.tooltip != (text := self._family_text(value)):
+            self.family.tooltip = text
+
     def _shows(self, value: Any) -> bool:
         shown = self.control.value
         if isinstance(self.control, w.FloatLogSlider):
@@ -153,8 +172,9 @@ class KnobControl:
     def close(self) -> None:
         """Frees the widgets in the browser."""
         self.control.unobserve_all()
-        for part in (self.label, self.control, self.engine, self.help, self.widget):
-            part.close()
+        for part in (self.label, self.control, self.engine, self.help, self.family, self.widget):
+            if part is not None:
+                part.close()
 
 
 class KnobBoard:
@@ -164,12 +184,21 @@ class KnobBoard:
         knobs: their values to begin with.
         send: sends a command.
         names: the knobs that the page has; default all.
+        family: makes a family along a knob; without, there are no buttons for it.
     """
 
-    def __init__(self, knobs: Knobs, send: Send, names: Collection[str] = tuple(Knobs.model_fields)) -> None:
+    def __init__(
+        self,
+        knobs: Knobs,
+        send: Send,
+        names: Collection[str] = tuple(Knobs.model_fields),
+        family: Callable[[str], None] | None = None,
+    ) -> None:
         self._send = send
         self.controls = {
-            name: KnobControl(name, getattr(knobs, name), self._turn) for name in Knobs.model_fields if name in names
+            name: KnobControl(name, getattr(knobs, name), self._turn, family)
+            for name in Knobs.model_fields
+            if name in names
         }
         groups: dict[str, list[w.Widget]] = {}
         for control in self.controls.values():
@@ -186,20 +215,25 @@ class KnobBoard:
     def _turn(self, name: str, value: Any) -> None:
         self._send("set", {name: value})
 
-    def show(self, status: Status, waiting: set[str], locked: bool = False) -> None:
+    def show(
+        self, status: Status, waiting: set[str], locked: bool = False, *, shown: Knobs | None = None, forks: bool = True
+    ) -> None:
         """The engine's knobs, written by the publisher.
 
         Args:
             waiting: knobs that were turned and not answered yet.
             locked: the visitor may look and not steer.
+            shown: the knobs at the moment that is shown, from which a family would go on; default the engine's.
+            forks: a family can be made from what is shown.
         """
         if locked != self._locked:
             self._locked = locked
             for control in self.controls.values():
                 control.control.disabled = locked
-        idle = idle_knobs(status.knobs)
+        idle, idle_there = idle_knobs(status.knobs), idle_knobs(shown or status.knobs)
         for name, control in self.controls.items():
             control.show(getattr(status.knobs, name), idle.get(name, ""), name not in waiting)
+            control.offer(getattr(shown or status.knobs, name), forks and name not in idle_there)
 
     def close(self) -> None:
         """Frees the widgets in the browser."""

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ipywidgets as w
@@ -22,6 +22,7 @@ FORMS: tuple[tuple[str, str, str], ...] = (
     ("Python script that does it again", "script", "text/x-python"),
     ("Command line that does it again", "command", "text/x-sh"),
     ("Numbers of every step (CSV)", "csv", "text/csv"),
+    ("Numbers of all runs drawn together (CSV)", "together", "text/csv"),
     ("Numbers of every step (Parquet)", "parquet", "application/vnd.apache.parquet"),
     ("All arrays (NPZ)", "npz", "application/octet-stream"),
     ("The whole record (SQLite), to be opened on any bench", "sqlite", "application/vnd.sqlite3"),
@@ -38,6 +39,7 @@ class ExportBox:
         store: the run that is shown, or None.
         files: hands files to the page.
         complain: says on the page what went wrong; called on the publisher's thread.
+        drawn: the runs that are drawn with the one that is shown, by what the shelf calls them.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class ExportBox:
         store: Callable[[], RunStore | None],
         files: Files,
         complain: Callable[[str], None],
+        drawn: Callable[[], Mapping[str, Path]] = dict,
     ) -> None:
+        self._drawn = drawn
         self._do, self._store, self._files, self._complain = do, store, files, complain
         self._panels = {panel.title: panel for panel in panels}
         wide = w.Layout(width="auto", min_width="0", flex="1 1 120px")
@@ -83,18 +87,23 @@ class ExportBox:
         if not self._writing.acquire(blocking=False):
             raise SSLLabError("Another file is still being written. Try again when it is there.")
         # Pictures go on while a long run is written out.
-        threading.Thread(target=self._write_file, args=(store.path, store.name, kind, mime), daemon=True).start()
+        beside = dict(self._drawn()) if kind == "together" else {}
+        what = (store.path, store.name, kind, mime, beside)
+        threading.Thread(target=self._write_file, args=what, daemon=True).start()
 
-    def _write_file(self, path: Path, name: str, kind: str, mime: str) -> None:
+    def _write_file(self, path: Path, name: str, kind: str, mime: str, beside: Mapping[str, Path]) -> None:
         from ssl_lab.export import KINDS, write
 
-        target = Path()
+        target, ending = Path(), KINDS.get(kind, ".csv")
         try:
-            handle, text = tempfile.mkstemp(prefix="ssl-lab-", suffix=KINDS[kind])
+            handle, text = tempfile.mkstemp(prefix="ssl-lab-", suffix=ending)
             os.close(handle)
             target = Path(text)
             with RunStore.open(path, readonly=True) as store:
-                write(store, kind, target)
+                if kind == "together":
+                    _write_together({name: path, **beside}, target)
+                else:
+                    write(store, kind, target)
         except Exception as error:
             if not isinstance(error, SSLLabError | OSError):
                 log.exception("The file could not be written")
@@ -105,7 +114,8 @@ class ExportBox:
             return
         finally:
             self._writing.release()
-        self._do(lambda: self._files.offer(f"{name}{KINDS[kind]}", mime, target))
+        together = f"-and-{len(beside)}-more" if beside else ""
+        self._do(lambda: self._files.offer(f"{name}{together}{ending}", mime, target))
 
     def _save_picture(self, kind: str) -> None:
         store = self._store()
@@ -123,3 +133,19 @@ class ExportBox:
         parts = (self.form, self.download, self.picture, self.png, self.svg, self._heading, *self._rows, self.widget)
         for part in parts:
             part.close()
+
+
+def _write_together(runs: Mapping[str, Path], target: Path) -> None:
+    """One table of several runs: a line for each of their steps, with the run's name before it."""
+    from ssl_lab.export import csv_lines
+
+    with target.open("w", encoding="utf-8", newline="\n") as file:
+        for number, (name, path) in enumerate(runs.items()):
+            # A name from elsewhere may hold what a table takes for the end of a cell.
+            cell = '"' + name.replace('"', '""') + '"'
+            with RunStore.open(path, readonly=True) as store:
+                lines = csv_lines(store)
+                head = next(lines)
+                if number == 0:
+                    file.write(f"run,{head}")
+                file.writelines(f"{cell},{line}" for line in lines)

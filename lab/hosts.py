@@ -8,12 +8,12 @@ import sqlite3
 import threading
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ssl_lab.config import RunConfig
-from ssl_lab.desk import EngineDesk
+from ssl_lab.desk import MOST_AWAKE, EngineDesk
 from ssl_lab.errors import SSLLabError
 from ssl_lab.store import RunStore, free_name, open_run
 
@@ -25,6 +25,8 @@ class Host(Protocol):
     """Makes runs and keeps them awake."""
 
     results: Path
+    families: bool
+    """Whether several runs step side by side."""
 
     def start(self, config: RunConfig, meta: Mapping[str, str], *, first: bool = False) -> RunStore:
         """A new run that stands and waits for commands.
@@ -36,6 +38,16 @@ class Host(Protocol):
 
     def wake(self, store: RunStore) -> None:
         """Has the run awake, so that it takes commands."""
+
+    def wake_all(self, stores: Sequence[RunStore]) -> None:
+        """Has the runs awake, side by side."""
+
+    def room_for(self, runs: int) -> None:
+        """Whether so many more runs can be awake.
+
+        Raises:
+            SSLLabError: they cannot; the message says why.
+        """
 
     def enter(self, most: int | None) -> bool:
         """Says that the page is here; False if there is no room for it."""
@@ -58,6 +70,8 @@ class Host(Protocol):
 
 class EngineHost:
     """The engine process of a results folder; this kernel never imports torch."""
+
+    families = True
 
     def __init__(self, results: Path, *, lazily: bool = False) -> None:
         """With ``lazily`` nothing is made in the folder until something is to run there."""
@@ -82,9 +96,21 @@ class EngineHost:
         return store
 
     def wake(self, store: RunStore) -> None:
+        self.wake_all([store])
+
+    def wake_all(self, stores: Sequence[RunStore]) -> None:
         self._wanted = True
         self.desk.ensure_engine()
-        self.desk.ask(store.name)
+        for store in stores:
+            self.desk.ask(store.name)
+
+    def room_for(self, runs: int) -> None:
+        awake = self.desk.status().runs
+        if awake + runs > MOST_AWAKE:
+            raise SSLLabError(
+                f"A family of {runs} does not fit: the engine has {awake} runs awake and takes {MOST_AWAKE}. Runs that "
+                "nobody looks at fall asleep after a while: try again then."
+            )
 
     def enter(self, most: int | None) -> bool:
         if self._desk is None:
@@ -137,6 +163,8 @@ def _leave(host: weakref.ref[EngineHost]) -> None:
 class KernelHost:
     """A thread of this kernel for one run at a time; the first is of a trainer that the notebook made."""
 
+    families = False
+
     def __init__(self, trainer: Trainer, results: Path) -> None:
         self.results = results
         self.trainer = trainer
@@ -168,6 +196,14 @@ class KernelHost:
         if given is not None and (given.step_count != store.last_step() or given.knobs != store.status().knobs):
             given = None
         self._launch(store.name, given, seen=len(store.events()))
+
+    def wake_all(self, stores: Sequence[RunStore]) -> None:
+        for store in stores:
+            self.wake(store)
+
+    def room_for(self, runs: int) -> None:
+        if runs > 1:
+            raise SSLLabError("A kernel steps one run at a time: a family needs the engine, as in Bench().")
 
     def _launch(self, name: str, trainer: Trainer | None, seen: int = 0) -> None:
         # The run before it is saved and let go: it holds weights and images, and stands still anyway.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab.catalogue import TRIAL, Entry
+from lab.members import knob_word
 
 
 def shelf_rows(
@@ -20,20 +21,62 @@ def shelf_rows(
         colours: CSS colours of what is drawn, by key.
         deletable: whether the visitor may delete a run.
     """
-    rows = []
+    entries = list(entries)
+    families: dict[str, list[Entry]] = {}
+    for _, entry in entries:
+        if entry.family is not None:
+            families.setdefault(entry.family.id, []).append(entry)
+    # Where a member's family stands: its rows, and those of the forks under them, follow under one heading.
+    rows: list[dict[str, Any]] = []
+    headed: set[str] = set()
+    group, level = "", -1
     for depth, entry in entries:
-        run, parent = entry.run, entry.run.parent
-        trial = entry.key.startswith(TRIAL)
-        origin = "sweep" if trial else "recording" if entry.recording else ""
-        if parent is not None:
-            origin = f"from {parent.name} at step {parent.step:,}"
-        rows.append(
-            {
-                "name": entry.key, "depth": depth, "state": run.status.state if trial or not entry.recording else "",
-                "step": run.status.step, "preset": run.config.preset, "data": Path(run.config.dataset).name,
-                "knn": f"{100 * run.knn:.1f} %" if run.knn is not None else "", "origin": origin,
-                "shown": entry.key == shown, "colour": colours.get(entry.key, ""),
-                "deletable": not entry.recording and entry.key != shown and deletable(entry),
-            }
-        )  # fmt: skip
+        family = entry.family
+        if group and depth <= level and (family is None or family.id != group):
+            group, level = "", -1
+        if family is not None and family.id not in headed and not group:
+            headed.add(family.id)
+            group, level = family.id, depth
+            rows.append(_heading(depth, families[family.id], shown, deletable))
+        rows.append(_row(depth + bool(group), entry, shown, colours, deletable, group))
     return rows
+
+
+def _row(
+    depth: int,
+    entry: Entry,
+    shown: str,
+    colours: Mapping[str, str],
+    deletable: Callable[[Entry], bool],
+    group: str,
+) -> dict[str, Any]:
+    run, parent = entry.run, entry.run.parent
+    trial = entry.key.startswith(TRIAL)
+    origin = "sweep" if trial else "recording" if entry.recording else ""
+    if parent is not None:
+        origin = f"from {parent.name} at step {parent.step:,}"
+    return {
+        "name": entry.key, "depth": depth, "state": run.status.state if trial or not entry.recording else "",
+        "step": run.status.step, "preset": run.config.preset, "data": Path(run.config.dataset).name,
+        "knn": f"{100 * run.knn:.1f} %" if run.knn is not None else "", "origin": origin,
+        "shown": entry.key == shown, "colour": colours.get(entry.key, ""),
+        "deletable": not entry.recording and entry.key != shown and deletable(entry), "group": group,
+    }  # fmt: skip
+
+
+def _heading(depth: int, members: Sequence[Entry], shown: str, deletable: Callable[[Entry], bool]) -> dict[str, Any]:
+    """The row that stands over a family's members and folds them away."""
+    first = members[0]
+    assert first.family is not None
+    states = [member.run.status.state for member in members]
+    running, parent = states.count("running"), first.run.parent
+    return {
+        "name": f"family {first.family.id}", "heads": first.family.id, "group": "", "depth": depth,
+        "label": f"Family along {knob_word(first.family.knob)}", "count": len(members),
+        "state": "running" if running else states[0] if len(set(states)) == 1 else "", "colour": "", "knn": "",
+        "step": min(member.run.status.step for member in members), "preset": first.run.config.preset,
+        "data": Path(first.run.config.dataset).name,
+        "origin": f"from {parent.name} at step {parent.step:,}" if parent else "",
+        "shown": any(member.key == shown for member in members),
+        "deletable": all(not member.recording and deletable(member) for member in members),
+    }  # fmt: skip

@@ -86,11 +86,12 @@ class Owners:
         own = [entry for entry in entries if not entry.recording and entry.keeper and entry.keeper == self.visitor]
         return Account(len(own), sum(weight(entry.path.parent) for entry in own))
 
-    def room_for(self, entries: Iterable[Entry], more: int = 0) -> None:
-        """Has the visitor make one more run.
+    def room_for(self, entries: Iterable[Entry], more: int = 0, runs: int = 1) -> None:
+        """Has the visitor make more runs.
 
         Args:
-            more: bytes that it begins with, such as those of the record that a fork takes along.
+            more: bytes that they begin with, such as those of the record that a fork takes along.
+            runs: how many there are to be, all or none.
 
         Raises:
             CapError: they keep as many as they may; the message says how many, and the way out.
@@ -101,6 +102,11 @@ class Owners:
         if self.host or (house.max_runs is None and house.max_bytes is None):
             return
         has = self.account(entries)
+        if house.max_runs is not None and has.runs + runs > house.max_runs and runs > 1:
+            raise CapError(
+                f"A family of {runs} does not fit: you keep {_runs(has.runs)}, and a visitor may keep "
+                f"{house.max_runs} here. Delete some on the shelf (under Runs), then try again."
+            )
         if house.max_runs is not None and has.runs >= house.max_runs:
             raise CapError(
                 f"You keep {_runs(has.runs)}, and a visitor may keep {house.max_runs} here. Delete one on the shelf "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
-from lab.controls import CHOICE_WORDS
+from lab.members import VALUE_WORDS
 from lab.view import RunView
 from ssl_lab.config import Knobs, RunConfig, knob_meta, preset
 from ssl_lab.store import Event
@@ -257,9 +257,7 @@ def value_in_words(name: str, value: Any) -> str:
     """A knob's value as the page calls it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return CHOICE_WORDS.get(name, {}).get(str(value)) or (
-        f"{value:g}" if isinstance(value, int | float) else str(value)
-    )
+    return VALUE_WORDS.get(name, {}).get(str(value)) or (f"{value:g}" if isinstance(value, int | float) else str(value))
 
 
 def by_threshold(measure: Callable[[RunView], float | None], *limits: float) -> Judge:

@@ -33,6 +33,10 @@ _CSS = f"""{shared_css("ssl-shelf")}
   padding-left: calc(16px * var(--ssl-depth, 0)); }}
 .ssl-shelf .ssl-name b {{ font-weight: 600; overflow-wrap: anywhere; min-width: 0; }}
 .ssl-shelf .ssl-branch {{ color: var(--jp-ui-font-color3, #757575); flex: none; margin-left: -10px; }}
+.ssl-shelf .ssl-fold {{ flex: none; width: 28px; height: 28px; margin: 0 -4px 0 -8px; padding: 0; border: 0;
+  border-radius: 4px; background: none; color: inherit; font: inherit; cursor: pointer; }}
+.ssl-shelf .ssl-fold:hover {{ background: var(--jp-layout-color2, #eee); }}
+@media (pointer: coarse) {{ .ssl-shelf .ssl-fold {{ width: 36px; height: 36px; }} }}
 .ssl-shelf .ssl-swatch {{ flex: none; width: 12px; height: 12px; border-radius: 3px; }}
 .ssl-shelf .ssl-badge {{ display: inline-block; font-size: 11px; line-height: 16px; padding: 0 8px; border-radius: 9px;
   border: 1px solid currentColor; white-space: nowrap; color: var(--jp-ui-font-color2, #616161); }}
@@ -70,7 +74,8 @@ class Shelf(anywidget.AnyWidget):
     """The list of runs: forks under the run they grew from, a checkbox to draw a run with the one on the page.
 
     ``shelf.on_msg(lambda shelf, content, buffers: ...)`` gets ``{"open": name}`` for the button "Open" and
-    ``{"delete": name}`` for "Delete", once it was pressed twice.
+    ``{"delete": name}`` for "Delete", once it was pressed twice; of a family's heading ``{"open_family": id}`` and
+    ``{"delete_family": id}``.
     """
 
     _esm: ClassVar[Any] = script("shelf.js")
@@ -82,7 +87,8 @@ class Shelf(anywidget.AnyWidget):
     """Each ``{"name", "depth", "state", "step", "preset", "data", "knn", "origin", "shown", "colour", "deletable"}``:
     ``depth`` is 0 for a root, ``knn`` a percentage as text or "", ``origin`` such as "from directpred-1 at step 300" or
     "recording", ``shown`` whether it is the run on the page, ``colour`` the CSS colour it is drawn in, or "",
-    ``deletable`` whether the visitor may delete it."""
+    ``deletable`` whether the visitor may delete it. A family's members, each with ``"group"``, stand under a row with
+    ``"heads"``, its id, and ``"label"`` and ``"count"``, which folds them away."""
 
     more: Any = t.Int(0, help="Older runs that are not listed.").tag(sync=True)
 

@@ -28,6 +28,8 @@ class Show:
     """Preset and data set, *New run*, *Reset*."""
     shelf: bool = True
     """The list of runs. A house that bounds what a visitor keeps has it in any case: there runs are let go."""
+    family: bool = True
+    """A button at each knob that begins a family of runs along it."""
     export: bool = True
     """*Take it with you*, and files that are dropped on the page."""
 
@@ -46,4 +48,4 @@ EVERYTHING = Show()
 
 def compact(*, panels: Iterable[str], knobs: Iterable[str], shelf: bool = False) -> Show:
     """A calm page: a few pictures, a few knobs, the transport and the timeline."""
-    return Show(panels=tuple(panels), knobs=tuple(knobs), setup=False, shelf=shelf, export=False)
+    return Show(panels=tuple(panels), knobs=tuple(knobs), setup=False, shelf=shelf, export=False, family=False)

@@ -27,6 +27,23 @@ CSS = """
 .ssl-bench .ssl-knob .ssl-help { grid-column: 1 / -1; }
 .ssl-bench .ssl-help .widget-html-content { font-size: 11px; color: var(--jp-ui-font-color2, #666); line-height: 1.25;
   white-space: normal; }
+.ssl-bench .ssl-knob:has(> .ssl-family) .ssl-help { grid-column: 1 / 3; }
+.ssl-bench .ssl-family { grid-column: 3; justify-self: end; align-self: start; width: auto; height: 24px;
+  margin: 0 3px 0 0; padding: 0 6px; font-size: 11px; line-height: 22px;
+  border: 1px solid var(--jp-border-color2, #ddd); border-radius: 4px; background: none;
+  color: var(--jp-ui-font-color2, #555); }
+.ssl-bench .ssl-family:hover:enabled { color: var(--jp-ui-font-color1, #222);
+  background: var(--jp-layout-color2, #eee); }
+.ssl-bench .ssl-family:disabled { visibility: hidden; }
+@media (pointer: coarse) { .ssl-bench .ssl-family { height: 36px; min-width: 48px; line-height: 34px; } }
+.ssl-bench .ssl-family-bar { width: 100%; flex-wrap: wrap; align-items: center; gap: 4px 12px; height: auto;
+  overflow: visible; }
+.ssl-bench .ssl-family-bar .widget-html { height: auto; margin: 0; flex: 1 1 240px; min-width: 0; }
+.ssl-bench .ssl-family-bar .widget-html-content { white-space: normal; }
+.ssl-bench .ssl-family-bar button { width: auto; margin: 0; }
+.ssl-bench .ssl-members { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: center; }
+.ssl-bench .ssl-members .ssl-key { margin: 0; font-variant-numeric: tabular-nums; }
+.ssl-bench .ssl-members small { font-weight: 400; }
 .ssl-bench .ssl-idle { font-style: italic; }
 .ssl-bench .ssl-engine-value { text-align: right; }
 .ssl-bench .ssl-engine-value .widget-html-content { font-variant-numeric: tabular-nums; font-weight: 600; }

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lab.looks import Look
 from ssl_lab.config import Knobs, RunConfig
+from ssl_lab.family import FAMILY, Membership, membership
 from ssl_lab.pyramid import Curve
 from ssl_lab.spectrum import describe
 from ssl_lab.store import Event, Metrics, RunStore, SpectrumRecord, Status
@@ -58,6 +60,10 @@ class RunView:
     """(steps, values) up to the moment: loss, accuracy in [0, 1], asymmetry of Wp, effective rank of F."""
     whole: Mapping[CurveName, Curve]
     """The same over the whole run."""
+    look: Look | None = None
+    """How it is drawn; None as the bench's other pictures have it."""
+    family: Membership | None = None
+    """Where it stands in the family that is drawn; None if it is drawn by itself."""
     others: list[RunView] = field(default_factory=list)
     """Runs that are drawn with this one, each at the same step or, if it has not come so far, at its last."""
 
@@ -76,6 +82,12 @@ class RunView:
         return self.metrics.epoch if self.metrics else 0.0
 
     @property
+    def members(self) -> list[RunView]:
+        """The members of the family that is drawn, in the order of the knob's range; empty if there is none."""
+        together = [view for view in (self, *self.others) if view.family is not None]
+        return sorted(together, key=lambda view: view.family.place if view.family else 0)
+
+    @property
     def right_end(self) -> int:
         """Right end of the time axes: they show the whole of every run, whatever the moment."""
         return max(self.last, self.status.step, 1, *(other.last for other in self.others))
@@ -88,6 +100,10 @@ class ViewReader:
         self.store = store
         self._name, self._id = store.name, str(store.meta("id"))
         self._config = store.config()
+        self.family = membership(store.meta(FAMILY))
+        """Of which family the run is."""
+        self.look: Look | None = None
+        """How it is drawn, as a member of a family that is on the page."""
         self._events: list[Event] = []
         self._whole: tuple[object, dict[CurveName, Curve]] = (None, {})
 
@@ -125,6 +141,8 @@ class ViewReader:
             knn=store.newest_evaluation("knn", upto=shown),
             curves=whole if shown is None else {name: store.curve(name, upto=shown) for name in DRAWN},
             whole=whole,
+            look=self.look,
+            family=self.family if self.look is not None else None,
             others=[other.read(step) for other in others or ()],
         )
 

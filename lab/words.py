@@ -10,13 +10,13 @@ from typing import Any
 import ipywidgets as w
 
 from lab.compare import differences
-from lab.panels.base import NOW, OTHERS
+from lab.looks import SHOWN, Look
+from lab.members import family_legend, key_of
+from lab.panels.base import looks
 from lab.view import RunView
 
 READING = 8.0
 """Seconds that a screen reader gets for a line before it is told the next one."""
-
-_DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dash_dotted": "8 4 2 4"}
 
 
 class Changes:
@@ -99,11 +99,24 @@ def _legend(view: RunView, keys: Sequence[str]) -> str:
     """Which colour is which run, and how they differ."""
     if not view.others:
         return ""
-    styles = [(NOW, "solid"), *((colour, style) for colour, style, _ in OTHERS)]
-    names = "".join(
-        f"<span class='ssl-key'><svg width='30' height='10' aria-hidden='true'><line x1='1' x2='29' y1='5' y2='5' "
-        f"stroke='{colour}' stroke-width='3' stroke-dasharray='{_DASHES[style]}'/></svg> {html.escape(key)}</span>"
-        for key, (colour, style) in zip(keys, styles, strict=False)
-    )
+    runs = [view, *view.others]
+    if len(view.members) > 1:
+        family = family_legend(view, {run.id: key for run, key in zip(runs, keys, strict=False)})
+        strangers = [(key, run) for key, run in zip(keys, runs, strict=False) if run.family is None]
+        if not strangers:
+            return family
+        return f"{family}<p>{_keys([(key, looks_of(view, run)) for key, run in strangers])}</p>"
+    drawn = [(key, looks_of(view, run)) for key, run in zip(keys, runs, strict=False)]
     lines = "".join(f"<p class='ssl-difference'>{html.escape(line)}</p>" for line in differences(view))
-    return f"<p>{names}</p>{lines}"
+    return f"<p>{_keys(drawn)}</p>{lines}"
+
+
+def looks_of(view: RunView, run: RunView) -> Look:
+    """How one of the runs that are drawn looks."""
+    if run is view:
+        return view.look or SHOWN
+    return looks(view)[next(place for place, other in enumerate(view.others) if other is run)]
+
+
+def _keys(drawn: Sequence[tuple[str, Look]]) -> str:
+    return "".join(f"<span class='ssl-key'>{key_of(look)} {html.escape(key)}</span>" for key, look in drawn)

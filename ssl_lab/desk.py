@@ -40,6 +40,9 @@ VISITOR_SILENCE = 30.0
 IDLE_END = 900.0
 """Seconds without a run awake after which an engine that a page started ends: nobody else would end it."""
 
+MOST_AWAKE = 64
+"""Runs that an engine has awake at once: each has weights, a thread and a part of the time."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS engine (
     id INTEGER PRIMARY KEY CHECK (id = 1), pid INTEGER, heartbeat REAL NOT NULL, device TEXT NOT NULL,

@@ -14,14 +14,17 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from ssl_lab.atomic import CANNOT_WRITE, cannot_write
-from ssl_lab.desk import EngineDesk
+from ssl_lab.desk import MOST_AWAKE, EngineDesk
 from ssl_lab.errors import SSLLabError, WriteError
+from ssl_lab.family import FAMILY, Membership, membership
+from ssl_lab.pacer import Pacer, Turns
 from ssl_lab.store import RunState, RunStore, open_run, results_dir
 
 if TYPE_CHECKING:
@@ -33,10 +36,6 @@ NICE = 5
 """How far steps stand back behind pictures when both want the same core."""
 
 
-MOST_AWAKE = 64
-"""Runs that an engine has awake at once: each has weights, a thread and a part of the time."""
-
-
 class Engine:
     """Hosts many runs, each in a thread of its own, over one results folder."""
 
@@ -46,6 +45,11 @@ class Engine:
         self._threads: dict[str, threading.Thread] = {}
         self._datasets: dict[tuple[object, ...], Dataset] = {}
         self._building: dict[tuple[object, ...], threading.Lock] = {}
+        self.families: dict[str, Pacer] = {}
+        """What has the members of each family that is awake step side by side, by the family's id."""
+        self._relatives: dict[str, set[str]] = {}
+        """Names of the members that are awake, by the family's id."""
+        self._kinship = threading.Lock()
         self.cpu_threads: int | None = None
         """Threads that torch uses when left alone; a thread begun while another one steps inherits that one's."""
 
@@ -144,7 +148,7 @@ class Engine:
     def _drive(self, store: RunStore) -> None:
         import torch
 
-        from ssl_lab.loop import drive, hosted, resume
+        from ssl_lab.loop import drive, hosted, in_family, resume
         from ssl_lab.trainer import Trainer
 
         if self.cpu_threads is not None:
@@ -153,18 +157,45 @@ class Engine:
             return
         config = store.config()
         store.set_status(state="loading", message=f"Loading {config.dataset}.")
-        # One at a time for a data set: visitors who open the same one at once share one copy of it.
-        key = self._data_key(store)
-        with self._building.setdefault(key, threading.Lock()):
-            trainer = Trainer(config, self._datasets.get(key))
-            self._datasets.setdefault(key, trainer.dataset)
-        seen = resume(trainer, store)
-        until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
-        # A run that was stopped by whatever reason stands still until somebody says go.
-        drive(
-            trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen, stop=self.stop,
-            pace=hosted(),
-        )  # fmt: skip
+        with self._among_relatives(store) as (family, turns):
+            # One at a time for a data set: visitors who open the same one at once share one copy of it.
+            key = self._data_key(store)
+            with self._building.setdefault(key, threading.Lock()):
+                trainer = Trainer(config, self._datasets.get(key))
+                self._datasets.setdefault(key, trainer.dataset)
+            seen = resume(trainer, store)
+            until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
+            # A run that was stopped by whatever reason stands still until somebody says go.
+            drive(
+                trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen,
+                stop=self.stop, pace=in_family(family.size) if family else hosted(), turns=turns,
+            )  # fmt: skip
+
+    @contextmanager
+    def _among_relatives(self, store: RunStore) -> Iterator[tuple[Membership | None, Turns | None]]:
+        """The run's family, and its turns there, while it is awake; nothing of either for a run of none."""
+        family, parent = membership(store.meta(FAMILY)), store.parent
+        if family is None:
+            yield None, None
+            return
+        name = store.name
+        with self._kinship:
+            pacer = self.families.setdefault(family.id, Pacer(begun=parent.step if parent else 0))
+            self._relatives.setdefault(family.id, set()).add(name)
+        pacer.expect(name, store.last_step())
+        try:
+            yield family, Turns(pacer, name)
+        finally:
+            pacer.leave(name)
+            with self._kinship:
+                self._relatives[family.id].discard(name)
+                if not self._relatives[family.id]:
+                    del self._relatives[family.id], self.families[family.id]
+
+    def relatives(self, family: str) -> frozenset[str]:
+        """Names of a family's members that are awake."""
+        with self._kinship:
+            return frozenset(self._relatives.get(family, ()))
 
     @staticmethod
     def _data_key(store: RunStore) -> tuple[object, ...]:

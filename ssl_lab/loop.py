@@ -15,7 +15,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from ssl_lab.atomic import CANNOT_WRITE, Reserve, cannot_write
 from ssl_lab.diagnostics import Diagnostician
 from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError, WriteError
 from ssl_lab.evaluation import knn_accuracy
+from ssl_lab.pacer import Turns
 from ssl_lab.ranks import DriftError, LostRankError
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.store import Command, Event, Metrics, RunState, RunStore
@@ -76,6 +77,24 @@ def hosted() -> Pace:
     return Pace(checkpoint=5.0, pause_unwatched=20.0, sleep_unwatched=600.0)
 
 
+FAMILY_FLUSH, FAMILY_SPECTRUM = 0.25, 0.5
+"""Least seconds between writes of a family's member, and between its spectra: five runs are not looked at as closely as
+one."""
+
+
+def in_family(members: int) -> Pace:
+    """For one of so many runs that an engine steps side by side: together they look at themselves as often as one."""
+    alone = hosted()
+    return replace(
+        alone,
+        flush=max(alone.flush, FAMILY_FLUSH),
+        live_spectrum=max(alone.live_spectrum, FAMILY_SPECTRUM),
+        checkpoint_share=alone.checkpoint_share / members,
+        knn_pause=alone.knn_pause * members,
+        knn_share=alone.knn_share / members,
+    )
+
+
 def drive(
     trainer: Trainer,
     store: RunStore,
@@ -88,6 +107,7 @@ def drive(
     stop: threading.Event | None = None,
     pace: Pace | None = None,
     on_record: Callable[[StepRecord], None] | None = None,
+    turns: Turns | None = None,
 ) -> RunState:
     """Steps ``trainer`` and writes ``store`` until told to stop; gives the state the run was left in.
 
@@ -101,6 +121,7 @@ def drive(
         stop: set it to have the run saved and let go at the next step boundary.
         pace: cadences; default :func:`foreground`.
         on_record: called after each step, such as by a progress bar.
+        turns: of a run that steps side by side with others of its family.
 
     Raises:
         SSLLabError: another process drives the run, or (unless ``stay``) the run failed.
@@ -115,11 +136,14 @@ def drive(
         trainer.driver.release()
         raise
     loop = _Loop(
-        trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace or foreground(), on_record
-    )
+        trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace or foreground(), on_record,
+        turns,
+    )  # fmt: skip
     try:
         return loop.run()
     finally:
+        if turns is not None:
+            turns.leave()
         # Whatever fails while leaving, the run must not stay claimed by a process that no longer drives it.
         try:
             loop.leave()
@@ -155,11 +179,12 @@ class _Loop:
         stop: threading.Event,
         pace: Pace,
         on_record: Callable[[StepRecord], None] | None,
+        turns: Turns | None,
     ) -> None:
         self.trainer, self.store, self.until, self.stay, self.stop = trainer, store, until, stay, stop
         self.leaving = False
         """Set by a ``sleep`` command: this run goes, others that share ``stop`` stay."""
-        self.pace, self.on_record = pace, on_record
+        self.pace, self.on_record, self.turns = pace, on_record, turns
         self.state: RunState = "running" if running else "paused"
         self.message = ""
         self.budget: int | None = None
@@ -260,6 +285,7 @@ class _Loop:
         if self.state == "running":
             self._step()
         else:
+            self._stand_aside()
             if self._unwatched(self.pace.sleep_unwatched):
                 return self._left()
             time.sleep(self.pace.idle_poll)
@@ -280,6 +306,7 @@ class _Loop:
         Raises:
             WriteError: the run is to be left, or its file is gone.
         """
+        self._stand_aside()
         words = cannot_write(self.store.folder, error)
         log.error("The run %s stands: %s", self.store.path, words)
         # The last words need some room.
@@ -372,6 +399,37 @@ class _Loop:
                 if self.state != "running" or self._ending():
                     return
                 self._housekeeping()
+        if self.turns is None or self.state != "running":
+            self._step_now()
+            return
+        if not self._wait_for_turn(self.turns):
+            return
+        try:
+            self._step_now()
+        finally:
+            self.turns.give(self.trainer.step_count)
+
+    def _wait_for_turn(self, turns: Turns) -> bool:
+        """Until the run's family has it step; False if it is not to step any more."""
+        begun = time.monotonic()
+        while not turns.take(self.trainer.step_count, TURN_POLL):
+            if self.store.changed_elsewhere():
+                self._take_commands(known_change=True)
+            if self.state != "running" or self._ending():
+                return False
+            if time.monotonic() - begun > LONG_WAIT:
+                self.message = WAITS
+            self._housekeeping()
+        if self.message == WAITS:
+            self.message = ""
+        return True
+
+    def _stand_aside(self) -> None:
+        """The others of the family need not wait for a run that stands."""
+        if self.turns is not None:
+            self.turns.leave()
+
+    def _step_now(self) -> None:
         # One grip, so that no notebook turns a knob between the look and the step.
         with self.trainer.lock:
             self._log_foreign_turn()
@@ -765,6 +823,14 @@ class _Loop:
         for checkpoint_file in keep.surplus(keep.kept(folder), self.event_steps, self.pace.disk, pinned):
             checkpoint_file.path.unlink(missing_ok=True)
 
+
+TURN_POLL = 0.05
+"""Seconds between looks for a command while a run waits for its turn."""
+
+LONG_WAIT = 5.0
+"""Seconds after which a run that waits says so."""
+
+WAITS = "Waits for the other members of its family, which have not come so far."
 
 HOLD_BEAT = 10.0
 """Seconds between words of a run that cannot write."""

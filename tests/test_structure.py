@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each module may import those on the levels before its own, and its neighbours never.
 LEVELS = [
-    {"errors", "interrupt", "seeds", "cores", "graphs", "transfer", "agreement", "weights", "memory", "seat"},
+    {"errors", "interrupt", "seeds", "cores", "graphs", "transfer", "agreement", "weights", "memory", "seat", "pacer"},
     {"ranks"},
     {"config", "spectrum", "theory", "database", "keep", "pyramid", "atomic", "foreign"},
-    {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk", "mapping"},
+    {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk", "mapping", "family"},
     {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
     {"trainer", "export"},
     {"loop"},

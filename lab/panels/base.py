@@ -11,19 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lab.lean import bq
+from lab.looks import OTHERS, SHOWN, Look
 from lab.view import RunView
 from ssl_lab.pyramid import Curve
 
-# Okabe and Ito's colours, told apart by colour-blind eyes and on white as on black.
-NOW = "#2a8fd4"
+NOW = SHOWN.colour
 MARK = "#d55e00"
 THEORY = "#009e73"
-OTHERS: tuple[tuple[str, str, str], ...] = (
-    ("#cc79a7", "dashed", "square"),
-    ("#e69f00", "dotted", "diamond"),
-    ("#8f8f8f", "dash_dotted", "triangle-up"),
-)
-"""Colour, line and marker of the runs that are drawn with the shown one: told apart without colour too."""
 
 
 def float32(values: ArrayLike) -> NDArray[np.float32]:
@@ -89,12 +83,21 @@ class Panel(ABC):
         """One more mark under the others, made when it is first needed: most pages never need it."""
         self.figure.marks = [mark, *self.figure.marks]
 
-    def draw_others(self, marks: list[bq.Mark], curves: list[Curve], make: Callable[[int], bq.Mark]) -> None:
-        """Draws a curve or cloud for each run that is drawn with the shown one, and hides the marks left over."""
+    def draw_others(
+        self, marks: list[bq.Mark], curves: list[Curve], looks: list[Look], make: Callable[[], bq.Mark]
+    ) -> None:
+        """Draws a curve or cloud for each run that is drawn with the shown one, and hides the marks left over.
+
+        Args:
+            marks: those that were made so far.
+            looks: one for each curve.
+            make: makes one more.
+        """
         while len(marks) < len(curves):
-            marks.append(make(len(marks)))
+            marks.append(make())
             self.add_mark(marks[-1])
-        for mark, (x, y) in zip(marks, curves, strict=False):
+        for mark, (x, y), look in zip(marks, curves, looks, strict=False):
+            dress(mark, look)
             if len(x) == 0:
                 mark.visible = False
                 continue
@@ -112,6 +115,27 @@ class Panel(ABC):
             part.close()
         for part in (self.heading, self.note, self.widget):
             part.close()
+
+
+def dress(mark: bq.Mark, look: Look) -> None:
+    """Has a mark look so, in a message only where that is a change."""
+    colours = [look.colour] * max(1, len(mark.colors))
+    with mark.hold_sync():
+        if mark.colors != colours:
+            mark.colors = colours
+        if isinstance(mark, bq.Lines):
+            if mark.line_style != look.line:
+                mark.line_style = look.line
+            if mark.stroke_width != look.width:
+                mark.stroke_width = look.width
+        elif mark.marker != look.marker:
+            mark.marker = look.marker
+
+
+def looks(view: RunView) -> list[Look]:
+    """How the runs that are drawn with the shown one look."""
+    free = iter(OTHERS)
+    return [other.look or next(free, OTHERS[-1]) for other in view.others]
 
 
 def ticks(low: float, high: float, most: int = 6) -> NDArray[np.float64]:

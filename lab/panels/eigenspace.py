@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.lean import bq
-from lab.panels.base import NOW, OTHERS, Panel, float32, round_up
+from lab.looks import SHOWN
+from lab.panels.base import NOW, Panel, dress, float32, looks, round_up
 from lab.view import EARLIER, RunView
 from ssl_lab.spectrum import Spectrum
 
@@ -49,7 +50,8 @@ class _ByIndex(Panel):
         # Beside other runs, earlier moments would be too much in one picture.
         earlier = [] if view.others else view.earlier
         curves = [self.values(record.spectrum) for record in (*earlier, view.newest)]
-        others = [self.values(other.newest.spectrum) for other in view.others if other.newest is not None]
+        beside = [(o.newest, look) for o, look in zip(view.others, looks(view), strict=True) if o.newest is not None]
+        others = [self.values(newest.spectrum) for newest, _ in beside]
         # While there are few moments the oldest stands in for those that are not there yet.
         curves = [curves[0]] * (EARLIER + 1 - len(curves)) + curves[-(EARLIER + 1) :]
         stack = np.stack(curves)
@@ -61,14 +63,14 @@ class _ByIndex(Panel):
             self.lines.y = float32(stack)
             self.lines.visible = True
         drawn = [(np.arange(1.0, len(values) + 1), values) for values in others]
-        self.draw_others(self.others, drawn, self._other)
+        self.draw_others(self.others, drawn, [look for _, look in beside], self._other)
+        dress(self.lines, view.look or SHOWN)
 
-    def _other(self, place: int) -> bq.Lines:
-        colour, style, _ = OTHERS[place]
+    def _other(self) -> bq.Lines:
+        scales = {"x": self.x, "y": self.y}
         return bq.Lines(
-            x=float32([1, 2]), y=float32([1, 1]), scales={"x": self.x, "y": self.y}, colors=[colour], line_style=style,
-            stroke_width=2, visible=False,
-        )  # fmt: skip
+            x=float32([1, 2]), y=float32([1, 1]), scales=scales, colors=[NOW], stroke_width=2, visible=False
+        )
 
 
 class CorrelationPanel(_ByIndex):

@@ -7,13 +7,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from lab.lean import bq
-from lab.panels.base import MARK, NOW, OTHERS, Panel, float32, round_up
+from lab.looks import SHOWN
+from lab.panels.base import MARK, NOW, Panel, dress, float32, looks, round_up
+from lab.panels.ends import Ends
 from lab.view import CurveName, RunView
 from ssl_lab.config import DATASETS
 from ssl_lab.pyramid import Curve
 
 MARKS = 60
 """Most events marked in a panel; the list under the panels has them all."""
+
+
+ROOM = 1.12
+"""Width of the axis over that of the curves where their ends are labelled."""
 
 
 class Over(Panel):
@@ -41,6 +47,7 @@ class Over(Panel):
         self.ahead = True
         """Whether an earlier moment shows, faintly, what came later; a lesson that asks for it does not."""
         self.others: list[bq.Lines] = []
+        self.ends = Ends(self)
         self.later: bq.Lines | None = None
         self.cursor: bq.Lines | None = None
         super().__init__(x, y, [self.marks, self.line, self.numbers])
@@ -61,13 +68,16 @@ class Over(Panel):
         steps, values = self.curve(view.curves)
         whole = self.curve(view.whole)
         others = [self.curve(o.whole if view.shown is None else o.curves) for o in view.others]
-        self.set_range(self.x, 0.0, max(round_up(view.right_end), 100.0))
+        room = ROOM if view.members else 1.0
+        self.set_range(self.x, 0.0, max(round_up(view.right_end * room), 100.0))
         self._mark(view)
         seen = np.concatenate([whole[1], values, *(curve[1] for curve in others)])
         if len(seen):
             self.fit(float(seen.min()), float(seen.max()))
-        self.draw_others(self.others, others, self._other)
+        self.draw_others(self.others, others, looks(view), self._other)
+        self.ends.draw(view, [(steps, values), *others])
         self._move_cursor(view, whole)
+        dress(self.line, view.look or SHOWN)
         if len(steps) == 0:
             self.line.visible = False
             return
@@ -104,12 +114,11 @@ class Over(Panel):
             with self.later.hold_sync():
                 self.later.x, self.later.y, self.later.visible = float32(whole[0]), float32(whole[1]), True
 
-    def _other(self, place: int) -> bq.Lines:
-        colour, style, _ = OTHERS[place]
+    def _other(self) -> bq.Lines:
+        scales = {"x": self.x, "y": self.y}
         return bq.Lines(
-            x=float32([0, 1]), y=float32([0, 0]), scales={"x": self.x, "y": self.y}, colors=[colour], line_style=style,
-            stroke_width=2, visible=False,
-        )  # fmt: skip
+            x=float32([0, 1]), y=float32([0, 0]), scales=scales, colors=[NOW], stroke_width=2, visible=False
+        )
 
     def _mark(self, view: RunView) -> None:
         if not view.events:

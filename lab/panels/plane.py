@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lab.lean import bq
-from lab.panels.base import MARK, NOW, OTHERS, THEORY, Panel, float32, round_up
+from lab.looks import SHOWN
+from lab.panels.base import MARK, NOW, THEORY, Panel, dress, float32, looks, round_up
 from lab.view import RunView
 from ssl_lab.config import SET_MODES, Knobs
 from ssl_lab.mapping import TheoryKnobs, theory_of
@@ -178,7 +179,10 @@ class PlanePanel(Panel):
         super().__init__(x, y, [self.edge, self.rule, self.unstable, self.stable, self.points])
 
     def update(self, view: RunView) -> None:
-        views = [view, *(other for other in view.others if other.newest is not None)]
+        # Six clouds of points in one picture nobody tells apart: of a family there is the run on the page.
+        drawn = zip(view.others, looks(view), strict=True)
+        beside = [] if view.members else [(other, look) for other, look in drawn if other.newest is not None]
+        views = [view, *(other for other, _ in beside)]
         # Where the loss is a cosine, Wp's scale means nothing.
         absolute = all(shown.config.loss == "euclidean" for shown in views)
         theory = theory_of(view.config, view.knobs)
@@ -199,7 +203,8 @@ class PlanePanel(Panel):
             self.points.visible = False
             return
         _draw(self.points, clouds[0])
-        self.draw_others(self.others, clouds[1:], self._other)
+        dress(self.points, replace(view.look or SHOWN, marker="circle"))
+        self.draw_others(self.others, clouds[1:], [look for _, look in beside], self._other)
 
     def _fit(self, rule: Rule, clouds: list[Curve], theory: TheoryKnobs, *, absolute: bool) -> None:
         """The axes' ends and names."""
@@ -236,17 +241,16 @@ class PlanePanel(Panel):
             if theory.linear:
                 kind = "exact but for the length of a step" if theory.exact else "not quite the theory's rules"
             mapping = f" <details><summary>{', '.join(parts)}: {kind}.</summary>{html.escape(theory.words)}</details>"
-        said = f"<p>A point for each eigenvector of F. {html.escape(rule.words)}{units}</p>{mapping}"
+        whose = " of the run on the page alone" if view.members else ""
+        said = f"<p>A point for each eigenvector of F{whose}. {html.escape(rule.words)}{units}</p>{mapping}"
         if said != self._said:
             self._said = said
             self.note.value = said
 
-    def _other(self, place: int) -> bq.Scatter:
-        colour, _, marker = OTHERS[place]
-        return bq.Scatter(
-            x=float32([0, 1]), y=float32([0, 1]), scales={"x": self.x, "y": self.y}, colors=[colour], marker=marker,
-            default_size=28, opacities=[0.8], visible=False,
-        )  # fmt: skip
+    def _other(self) -> bq.Scatter:
+        scales = {"x": self.x, "y": self.y}
+        two = float32([0, 1])
+        return bq.Scatter(x=two, y=two, scales=scales, colors=[NOW], default_size=28, opacities=[0.8], visible=False)
 
 
 def _draw(mark: bq.Mark, curve: Curve | None) -> None:

@@ -136,7 +136,7 @@ function watchKernel(model, signal) {
 const NAMING = 400; // Milliseconds: what is made in a burst is named at once.
 const CONTROLS =
   ".jupyter-widgets :is(select, input:not([type=checkbox], [type=radio]), textarea, .noUi-handle), " +
-  ".ssl-knob input[type=checkbox], .bqplot > svg";
+  ".ssl-knob :is(input[type=checkbox], button.ssl-family), .bqplot > svg";
 
 const words = (node) => (node?.textContent ?? "").replace(/\s+/g, " ").trim();
 
@@ -144,6 +144,7 @@ const words = (node) => (node?.textContent ?? "").replace(/\s+/g, " ").trim();
 function nameOf(control) {
   const widget = control.closest(".jupyter-widgets");
   const knob = control.closest(".ssl-knob");
+  if (control.matches("button")) return control.title.split(". ")[0];
   if (knob) return words(knob.firstElementChild);
   const own = [...(widget?.querySelectorAll(":scope > .widget-label") ?? [])].find((l) => l.style.display !== "none");
   if (words(own)) return words(own);

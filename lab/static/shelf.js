@@ -77,7 +77,10 @@ function render({ model, el }) {
 
   let rows = [];
   let lines = 0;
-  const shown = () => model.get("runs").find((run) => run.shown)?.name;
+  // A family is folded away unless it is on the page, or somebody has said otherwise.
+  const folds = new Map();
+  const isFolded = (run) => folds.get(run.heads) ?? !run.shown;
+  const shown = () => model.get("runs").find((run) => run.shown && !run.heads)?.name;
   const together = () => model.get("ticked").filter((name) => name !== shown());
   const seats = () => Math.max(0, model.get("most") - 1);
 
@@ -88,6 +91,7 @@ function render({ model, el }) {
     const swatch = make("span", "ssl-swatch", { "aria-hidden": "true" });
     const id = `${room}-${++lines}`;
     const name = make("b", "", { id });
+    const fold = make("button", "ssl-fold", { type: "button" });
     const badge = make("span", "ssl-badge");
     const open = make("button", "ssl-do ssl-little", { type: "button", "aria-describedby": id }, "Open");
     const remove = make("button", "ssl-do ssl-little ssl-delete", { type: "button", "aria-describedby": id }, "Delete");
@@ -100,7 +104,7 @@ function render({ model, el }) {
     const origin = cell("ssl-faint");
     step.dataset.head = "step";
     knn.dataset.head = "kNN";
-    const who = make("div", "ssl-name", {}, branch, swatch, name);
+    const who = make("div", "ssl-name", {}, branch, fold, swatch, name);
     const node = make(
       "tr",
       "",
@@ -121,9 +125,15 @@ function render({ model, el }) {
       item: null,
       set(run) {
         entry.item = run;
-        put(name, run.name);
+        put(name, run.heads ? `${run.label} · ${run.count} runs` : run.name);
+        fold.hidden = !run.heads;
+        const folded = Boolean(run.heads) && isFolded(run);
+        put(fold, folded ? "▸" : "▾");
+        mark(fold, "aria-label", run.heads ? `runs of the ${run.label.toLowerCase()}` : null);
+        mark(fold, "aria-expanded", run.heads ? String(!folded) : null);
         who.style.setProperty("--ssl-depth", Math.min(run.depth ?? 0, 6));
-        branch.hidden = !run.depth;
+        branch.hidden = !run.depth || Boolean(run.heads);
+        node.classList.toggle("ssl-heads", Boolean(run.heads));
         swatch.hidden = !run.colour;
         swatch.style.background = run.colour ?? "";
         put(badge, run.state);
@@ -132,11 +142,11 @@ function render({ model, el }) {
         put(knn, run.knn ?? "");
         put(what, [run.preset, run.data].filter(Boolean).join(" · "));
         put(origin, run.origin ?? "");
-        mark(node, "aria-current", run.shown ? "true" : null);
-        tick.hidden = Boolean(run.shown);
+        mark(node, "aria-current", run.shown && !run.heads ? "true" : null);
+        tick.hidden = Boolean(run.shown || run.heads);
         mark(box, "aria-label", `draw ${run.name} too`);
-        open.hidden = Boolean(run.shown);
-        here.hidden = !run.shown;
+        open.hidden = Boolean(run.shown) && !run.heads;
+        here.hidden = !run.shown || Boolean(run.heads);
         remove.hidden = !run.deletable;
         if (!run.deletable) calm();
       },
@@ -153,19 +163,25 @@ function render({ model, el }) {
     remove.addEventListener("click", () => {
       if (doubt !== undefined) {
         calm();
-        model.send({ delete: entry.item.name });
+        model.send(entry.item.heads ? { delete_family: entry.item.heads } : { delete: entry.item.name });
         return;
       }
       doubt = window.setTimeout(calm, SURE);
       remove.classList.add("ssl-sure");
       put(remove, "Really delete?");
-      put(spoken, `${entry.item.name}: press again to delete it for good.`);
+      put(spoken, `${name.textContent}: press again to delete ${entry.item.heads ? "them" : "it"} for good.`);
     });
     remove.addEventListener("blur", calm);
     remove.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && doubt !== undefined) calm();
     });
-    open.addEventListener("click", () => model.send({ open: entry.item.name }));
+    open.addEventListener("click", () =>
+      model.send(entry.item.heads ? { open_family: entry.item.heads } : { open: entry.item.name }),
+    );
+    fold.addEventListener("click", () => {
+      folds.set(entry.item.heads, !isFolded(entry.item));
+      showAll();
+    });
     box.addEventListener("change", () => {
       const name = entry.item.name;
       const others = together().filter((other) => other !== name);
@@ -191,6 +207,8 @@ function render({ model, el }) {
     const runs = model.get("runs");
     const more = model.get("more");
     rows = setRows(runs);
+    const away = new Set(runs.filter((run) => run.heads && isFolded(run)).map((run) => run.heads));
+    for (const { node, item } of rows) node.hidden = Boolean(item.group) && away.has(item.group);
     scroll.hidden = runs.length === 0;
     put(rest, runs.length === 0 ? "No run yet." : more > 0 ? `and ${grouped.format(more)} older` : "");
     const count = COUNTS[seats()] ?? `${seats()} runs`;

@@ -11,9 +11,9 @@ import pytest
 from lab.catalogue import Catalogue, Entry, tree
 from lab.compare import differences
 from lab.links import linked_config, linked_names, linked_step
+from lab.looks import OTHERS
 from lab.marks import MARKS, mark_width, marks, rows
 from lab.panels import EffectiveRankPanel, LossPanel, PlanePanel, PredictorPanel, make_panels
-from lab.panels.base import OTHERS
 from lab.view import ViewReader
 from ssl_lab import RunStore, preset
 from ssl_lab.errors import SSLLabError
@@ -91,7 +91,7 @@ def test_other_runs_are_drawn_beside(store: RunStore, tmp_path: Path) -> None:
             panel.update(view)
             assert len(panel.others) == 2
             colours = [mark.colors for mark in panel.others]
-            assert colours == [[OTHERS[0][0]], [OTHERS[1][0]]]
+            assert colours == [[OTHERS[0].colour], [OTHERS[1].colour]]
             # At no moment does a mark lose its data.
             assert all(np.size(mark.x) > 0 for mark in panel.figure.marks)
             panel.update(ViewReader(store).read())
