@@ -193,13 +193,17 @@ class KnobBoard:
             waiting: knobs that were turned and not answered yet.
             locked: the visitor may look and not steer.
         """
+        self.lock(locked)
+        idle = idle_knobs(status.knobs)
+        for name, control in self.controls.items():
+            control.show(getattr(status.knobs, name), idle.get(name, ""), name not in waiting)
+
+    def lock(self, locked: bool) -> None:
+        """Whether the visitor may look and not steer."""
         if locked != self._locked:
             self._locked = locked
             for control in self.controls.values():
                 control.control.disabled = locked
-        idle = idle_knobs(status.knobs)
-        for name, control in self.controls.items():
-            control.show(getattr(status.knobs, name), idle.get(name, ""), name not in waiting)
 
     def close(self) -> None:
         """Frees the widgets in the browser."""
@@ -260,6 +264,12 @@ class Transport:
         with self._lock:
             if self.speed.value != speed and speed in [value for _, value in SPEEDS]:
                 self.speed.value = speed
+
+    def lock(self) -> None:
+        """There is no run to steer, until one is shown."""
+        for control in (self.run, self.pause, self.step, self.step10, self.speed):
+            if not control.disabled:
+                control.disabled = True
 
     def close(self) -> None:
         """Frees the widgets in the browser."""

@@ -26,9 +26,12 @@ def shelf_rows(
         origin = "recording" if entry.recording else ""
         if parent is not None:
             origin = f"from {parent.name} at step {parent.step:,}"
+        if entry.staged:
+            origin = "live from the instructor"
+        stands = entry.recording and not entry.staged
         rows.append(
             {
-                "name": entry.key, "depth": depth, "state": "" if entry.recording else run.status.state,
+                "name": entry.key, "depth": depth, "state": "" if stands else run.status.state,
                 "step": run.status.step, "preset": run.config.preset, "data": Path(run.config.dataset).name,
                 "knn": f"{100 * run.knn:.1f} %" if run.knn is not None else "", "origin": origin,
                 "shown": entry.key == shown, "colour": colours.get(entry.key, ""),
