@@ -447,7 +447,8 @@ class Bench:
             except (SSLLabError, sqlite3.Error, OSError) as error:
                 self._complaint = f"{error} Here is a new run instead."
             else:
-                self._follow_link(query)
+                if not self._waiting:
+                    self._follow_link(query)
                 return
         config = self._config
         try:

@@ -59,7 +59,7 @@ def install(prefix: Path) -> list[Path]:
     config = jupyter_config()
     voila: dict[str, Any] = {name: value for name, value in config[OF_VOILA].items() if name not in FROM_THE_PAGE}
     # Light or dark as the visitor's system prefers; without a word Voila says light.
-    voila["resources"] = {"ssl_lab": {"theme": "auto"}}
+    voila["resources"] = {"ssl_lab": {"theme": "auto", "home": f"{FRONT}/"}}
     server: dict[str, Any] = {name: dict(config[name]) for name in OF_THE_SERVER}
     # A notebook in JupyterLab may compute for hours while nobody looks.
     server["MappingKernelManager"].update(cull_connected=False, cull_busy=False)
@@ -129,7 +129,7 @@ def lend(app: Any) -> str:
         return ""
 
 
-class Home(JupyterHandler):  # type: ignore[misc]
+class Home(JupyterHandler):
     """The front page; an address that asks for something of the bench leads there, with all that it asks for."""
 
     def initialize(self, gallery: Gallery, notebooks: Path, lessons: str) -> None:

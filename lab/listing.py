@@ -27,7 +27,7 @@ def shelf_rows(
         if parent is not None:
             origin = f"from {parent.name} at step {parent.step:,}"
         if entry.staged:
-            origin = "live from the instructor"
+            origin = "live"
         stands = entry.recording and not entry.staged
         rows.append(
             {

@@ -31,7 +31,7 @@ from pydantic import Field, TypeAdapter
 
 from ssl_lab import keep
 from ssl_lab.atomic import CANNOT_WRITE, cannot_write, write_whole
-from ssl_lab.errors import SSLLabError, StoreError
+from ssl_lab.errors import SSLLabError
 from ssl_lab.foreign import Finite, ShortWords, Step, from_json, understood
 from ssl_lab.seat import Seat
 from ssl_lab.store import FILE_NAME, RunStore, check_name
@@ -52,7 +52,7 @@ READ_RATE = 1_000_000
 """Bytes a second that whoever follows has to read: a larger file is copied less often."""
 
 SHARE = 0.05
-"""Most of the time that copies may take."""
+"""Most of a core that copies may take."""
 
 BEAT = 5.0
 """Seconds between signs of a run that does not change."""
@@ -65,6 +65,9 @@ ALONE = 2 * 3600.0
 
 LENT = 64_000_000
 """Bytes that the checkpoints on stage may take; the newest is there in any case."""
+
+LEND = 5.0
+"""Least seconds between looks for new checkpoints."""
 
 LOOK = 0.2
 """Seconds between looks at what is wanted."""
@@ -128,7 +131,7 @@ def on_stage(folder: Path) -> OnStage | None:
     """What is on stage; None if nothing is.
 
     Raises:
-        StoreError: what stands there is not what this version writes.
+        SSLLabError: what stands there is not what this version writes.
     """
     path = folder / PROGRAM
     try:
@@ -158,7 +161,7 @@ class Audience:
         """What is on stage now; of a broken program, the last that could be read."""
         try:
             program = on_stage(self.folder)
-        except StoreError:
+        except SSLLabError:
             log.debug("The stage's program cannot be read", exc_info=True)
             return self._seen[0] if self._seen else None
         if program is None:
@@ -246,7 +249,7 @@ def _alone(results: Path) -> Iterator[None]:
 
 
 def _program(folder: Path) -> OnStage | None:
-    with contextlib.suppress(StoreError):
+    with contextlib.suppress(SSLLabError):
         return on_stage(folder)
     return None
 
@@ -255,6 +258,10 @@ def _prepare(place: Path, store: RunStore) -> None:
     """A folder for the run; what another run of that name has left there goes."""
     try:
         place.mkdir(parents=True, exist_ok=True)
+        # What somebody who was killed while writing has left.
+        keep.sweep(place)
+        for half in place.glob(f".{FILE_NAME}.*"):
+            half.unlink(missing_ok=True)
         if (place / FILE_NAME).exists():
             try:
                 with RunStore.open(place / FILE_NAME, apart=True) as old:
@@ -276,7 +283,7 @@ def _clear(folder: Path, run: str) -> None:
 
 def _put(store: RunStore, folder: Path, wanted: Wish) -> float:
     """One copy of the run as it is now, and word of it; gives the seconds until the next one is due."""
-    begun = time.monotonic()
+    begun, worked = time.monotonic(), time.thread_time()
     place = run_on_stage(folder, wanted.run)
     with tempfile.TemporaryDirectory(prefix="ssl-lab-stage-") as private:
         copy = Path(private) / FILE_NAME
@@ -284,10 +291,11 @@ def _put(store: RunStore, folder: Path, wanted: Wish) -> float:
         store.snapshot_to(copy)
         size = copy.stat().st_size
         with copy.open("rb") as file:
-            write_whole(place, iter(lambda: file.read(1 << 20), b""))
+            write_whole(place, iter(lambda: file.read(1 << 20), b""), durable=False)
         with RunStore.open(copy, readonly=True) as copied:
             status = copied.status()
-    period = max(CADENCE, size / READ_RATE, (time.monotonic() - begun) / SHARE)
+    took = max((time.thread_time() - worked) / SHARE, 2 * (time.monotonic() - begun))
+    period = max(CADENCE, size / READ_RATE, took)
     _announce(folder, store, wanted, step=status.step, state=status.state, period=period)
     return period
 
@@ -297,7 +305,7 @@ def _announce(folder: Path, store: RunStore, wanted: Wish, *, step: int, state: 
         run=wanted.run, id=str(store.meta("id")), token=wanted.token, step=step, state=state, time=time.time(),
         period=round(period, 3),
     )  # fmt: skip
-    write_whole(folder / PROGRAM, [json.dumps(asdict(program)).encode()])
+    write_whole(folder / PROGRAM, [json.dumps(asdict(program)).encode()], durable=False)
 
 
 # ------------------------------------------------------------ for whoever drives
@@ -369,7 +377,7 @@ class Attendant:
                         with self._still(wanted) as still:
                             if still:
                                 lend(store.folder, self._folder / self._name, {e.step for e in store.events()})
-                        lent_due = time.monotonic() + max(CADENCE, (time.monotonic() - now) / SHARE)
+                        lent_due = time.monotonic() + max(LEND, (time.monotonic() - now) / SHARE)
             except (SSLLabError, *CANNOT_WRITE, sqlite3.Error) as error:
                 log.warning("The run %s cannot be shown: %s", self._path, error)
                 due = lent_due = sign_due = now + BEAT
@@ -430,7 +438,7 @@ def lend(folder: Path, place: Path, event_steps: set[int], limit: int = LENT) ->
         target = keep.kept_path(place, checkpoint.step, checkpoint.events)
         with contextlib.suppress(FileNotFoundError), checkpoint.path.open("rb") as file:
             # Opened: thinned out meanwhile, it is still read to its end.
-            write_whole(target, iter(lambda: file.read(1 << 20), b""))
+            write_whole(target, iter(lambda: file.read(1 << 20), b""), durable=False)
     for name, checkpoint in there.items():
         if name not in wanted:
             checkpoint.path.unlink(missing_ok=True)
