@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.resources import as_file
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 from lab.browser import Browser
-from lab.catalogue import TRIAL, Catalogue, Entry, tree
+from lab.catalogue import INSTRUCTOR, TRIAL, Catalogue, Entry, tree
 from lab.controls import KnobBoard, Transport, waiting_knobs
 from lab.doors import MOST_NAMES, close_doors, is_text, is_whole, parts
 from lab.exports import ExportBox
@@ -43,6 +44,7 @@ from lab.publisher import Publisher
 from lab.setup import Setup
 from lab.shelf import Shelf
 from lab.show import EVERYTHING, Show
+from lab.stagebox import STEERED, WAITING, StageBox
 from lab.style import CSS
 from lab.timeline import Timeline
 from lab.trouble import GONE, Watch, unanswered
@@ -187,7 +189,21 @@ class Bench:
         self._shelf_due = 0.0
         self._listed: tuple[Any, ...] = ()
         self._followers: list[Callable[[RunView | None], None]] = []
-        self.catalogue = Catalogue(folder)
+        self.stage: StageBox | None = None
+        self._waiting = False
+        """Whether the page has no run yet, and follows as soon as the instructor shows one."""
+        self._announced = ""
+        """What was last put on stage, as far as the page has said so."""
+        # A lesson is about its own run: whoever is in one is not led away from it.
+        if self.house.stage and (self.house.instructor or show.setup):
+            self.stage = StageBox(
+                self.house,
+                folder,
+                *(partial(self._ask, act) for act in (self._put_on_stage, self._withdraw, self._follow)),
+            )
+        # Whoever shows runs has them on the shelf already.
+        following = self.stage is not None and not self.house.instructor
+        self.catalogue = Catalogue(folder, self.stage.audience if self.stage and following else None)
 
         self.browser = Browser()
         self.transport = Transport(self._send)
@@ -255,7 +271,8 @@ class Bench:
 
         head = (beside,) if isinstance(beside, w.Widget) else tuple(beside)
         setup = () if self.setup is None else self.setup.rows
-        left = w.VBox([*head, *setup, self.transport.widget])
+        stage = () if self.stage is None else (self.stage.widget,)
+        left = w.VBox([*head, *stage, *setup, self.transport.widget])
         left.add_class("ssl-left")
         pictures = [panel.widget for panel in self.panels]
         grid = w.GridBox(pictures if self.export is None else [*pictures, self.export.widget])
@@ -428,6 +445,8 @@ class Bench:
         except SSLLabError as error:
             self._complaint, query, linked = f"The link cannot be followed. {error} Here is the usual bench.", {}, ""
         wanted = linked or self._wanted_run or ""
+        if self.catalogue.follows and not wanted and ("follow" in query or self.house.follow):
+            wanted = INSTRUCTOR
         if wanted:
             try:
                 # A path is the word of whoever started this kernel; an address has only names.
@@ -439,7 +458,8 @@ class Bench:
             except (SSLLabError, sqlite3.Error, OSError) as error:
                 self._complaint = f"{error} Here is a new run instead."
             else:
-                self._follow_link(query)
+                if not self._waiting:
+                    self._follow_link(query)
                 return
         config = self._config
         try:
@@ -483,6 +503,9 @@ class Bench:
 
     def _show_entry(self, key: str) -> None:
         """Opens a run of the shelf, or one that is not listed any more."""
+        if key.startswith(INSTRUCTOR):
+            self._follow()
+            return
         if ":" in key:
             self._attach(self.catalogue.open(key), key)
             return
@@ -493,6 +516,58 @@ class Bench:
             store.close()
             store = open_run(key, self._host.results)
         self._attach(store)
+
+    def _put_on_stage(self) -> None:
+        """Shows the run on the page to the class, in place of what it sees now."""
+        assert self.stage is not None
+        if not self.house.instructor:
+            raise SSLLabError("The instructor alone shows runs to the class.")
+        if self._store is None or self._from_elsewhere() or self._why_not:
+            raise SSLLabError(
+                self._why_not or "Only a run of your own can be shown: fork this one, then show the fork."
+            )
+        self._complaint = ""
+        self.stage.put(self._store)
+        self.browser.announce = f"The class sees {self._store.name}."
+
+    def _withdraw(self) -> None:
+        """Takes down what the class sees."""
+        assert self.stage is not None
+        if not self.house.instructor:
+            raise SSLLabError("The instructor alone shows runs to the class.")
+        self._complaint = ""
+        self.stage.withdraw()
+        self.browser.announce = "The class sees nothing any more."
+
+    def _follow(self) -> None:
+        """Puts the instructor's run on the page, or waits for one."""
+        if not self.catalogue.follows or self.stage is None:
+            raise SSLLabError("There is no instructor here whose runs could be followed.")
+        program = self.stage.audience.look()
+        if program is not None:
+            self._attach(self.stage.audience.open(program), f"{INSTRUCTOR}{program.run}")
+        elif self._store is None:
+            self._waiting = True
+        else:
+            raise SSLLabError("The instructor shows nothing at the moment.")
+
+    def _look_at_stage(self) -> None:
+        """Goes along with what is on stage."""
+        if self.stage is None or not self.stage.look():
+            return
+        program = self.stage.program
+        if program is None or not self.catalogue.follows:
+            return
+        following = self._store is not None and self._store.apart
+        if self._waiting or (following and self._store is not None and self._store.meta("id") != program.id):
+            self._follow()
+        elif following and self._store is not None:
+            self._store.overtaken()
+        elif program.token != self._announced:
+            self.browser.announce = f"The instructor shows {program.run}."
+        for reader in self._compared.values():
+            reader.store.overtaken() if reader.store.apart else None
+        self._announced = program.token
 
     def _take_in(self, path: Path, name: str) -> None:
         """Shows a run's file from elsewhere."""
@@ -509,6 +584,7 @@ class Bench:
         self._attach(store, key)
 
     def _attach(self, store: RunStore, key: str = "") -> None:
+        self._waiting = False
         old, self._store = self._store, store
         old_key, self._key = self._key, key or store.name
         if old is not None:
@@ -568,7 +644,7 @@ class Bench:
 
     def _from_elsewhere(self) -> bool:
         """Whether what is shown is a file that a stranger may have made."""
-        return self._key.startswith(("file:", "recording:"))
+        return self._key.startswith(("file:", "recording:", INSTRUCTOR))
 
     def _check_data(self) -> None:
         """A run of one's own from a stranger's file is on a data set of this project, not on some folder."""
@@ -579,6 +655,8 @@ class Bench:
         """Why the visitor may not steer this run, in words; empty if they may. Every way to a run's file asks it."""
         if self._watch.gone(store):
             return GONE
+        if store.apart:
+            return STEERED
         if self._key.startswith(TRIAL):
             # A knob turned here would make it another trial than the sweep's file says.
             return "This is a trial of a sweep: look at any moment of it. Fork here to go on with a run of your own."
@@ -696,6 +774,7 @@ class Bench:
         return list(self._compared if self.shelf is None else self.shelf.ticked)
 
     def _open_to_look(self, key: str) -> RunStore:
+        """A run to be drawn with the one that is shown."""
         if ":" in key:
             return self.catalogue.open(key)
         return open_run(key, self._host.results, readonly=True)
@@ -771,7 +850,16 @@ class Bench:
 
     def _show(self) -> bool:
         """Writes what changed; whether there was a new picture."""
+        self._look_at_stage()
         if self._store is None or self._reader is None:
+            if self._waiting and self.stage is not None:
+                self.transport.lock()
+                self.knobs.lock(True)
+                self.stage.tell_follower(None, True)
+                self.said.nothing(WAITING)
+                self._show_shelf()
+                self._tell(None)
+                return False
             self.said.warn([self._complaint, self._watch.disk() if self._opened else ""])
             if self._opened:
                 self.said.nothing("No run is open.")
@@ -790,7 +878,7 @@ class Bench:
         self.family.show(view)
         self._show_timeline(view, shown)
         drawn = self._draw(view)
-        state = "gone" if gone else f"not answering for {silent:.0f} s" if silent else ""
+        state = "gone" if gone else f"not answering for {silent:.0f} s" if silent else self._stage_state()
         self.said.show(view, [self._key, *self._compared], state)
         if line := self.said.to_be_read(view):
             self.browser.announce = line
@@ -798,6 +886,14 @@ class Bench:
         self._show_shelf()
         self._tell(view)
         return drawn
+
+    def _stage_state(self) -> str:
+        """What is to be said of a run on stage in place of its last word, which does not hold any more."""
+        if self.stage is None or self._store is None or not self._store.apart:
+            return ""
+        if self.stage.program is None:
+            return "no longer shown"
+        return "left alone" if self.stage.left else ""
 
     def _tell(self, view: RunView | None) -> None:
         """Hands what was read to those who follow."""
@@ -898,6 +994,14 @@ class Bench:
             errors.append(self._watch.disk())
         if silent and not engine:
             errors.append(unanswered(status))
+        if self.stage is not None:
+            if self.house.instructor:
+                self.stage.tell_instructor(self._store, not self._from_elsewhere() and steered)
+            else:
+                following = self._store if self._store.apart else None
+                self.stage.tell_follower(following, False)
+                if following is not None and (left := self.stage.left):
+                    errors.append(left)
         (errors if self._gone else hints).append(self._why_not)
         (errors if status.state == "failed" else hints).append(status.message)
         if steered:
@@ -1099,7 +1203,9 @@ class Bench:
             reader.store.close()
         self.family.end()
         self._resources.close()
-        for part in (self.files, self.export, *self.panels, self.timeline, self.shelf, self.knobs, self.transport):
+        for part in (
+            self.files, self.export, *self.panels, self.timeline, self.shelf, self.knobs, self.transport, self.stage
+        ):  # fmt: skip
             if part is not None:
                 part.close()
         self.widget.close()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import socket
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from ssl_lab.errors import SSLLabError, shown
 from ssl_lab.family import FAMILY, Membership, membership
 from ssl_lab.mirror import writable
+from ssl_lab.stage import Audience, run_on_stage
 from ssl_lab.store import FILE_NAME, LIVE_STATES, RunStore, RunSummary, check_name, summary
 from ssl_lab.sweep.progress import TrialRecord, read_record, read_runner, worked_on
+
+INSTRUCTOR = "instructor: "
+"""What the key of the run on stage begins with."""
 
 LISTED = 40
 """Most runs on the shelf: the newest, with their forks."""
@@ -27,7 +31,7 @@ class Entry:
     """A run on the shelf."""
 
     key: str
-    """What the shelf calls it: a run's name, ``recording: NAME``, or ``trial: SWEEP/NAME``."""
+    """What the shelf calls it: a run's name, ``recording: NAME``, ``trial: SWEEP/NAME`` or ``instructor: NAME``."""
     path: Path
     run: RunSummary
     recording: bool
@@ -37,30 +41,47 @@ class Entry:
     family: Membership | None = None
     """Of which family it is."""
 
+    @property
+    def staged(self) -> bool:
+        """Whether it is the run that the instructor shows."""
+        return self.key.startswith(INSTRUCTOR)
+
 
 class Catalogue:
     """Lists runs again and again; a file is opened again only when it has changed.
 
     Args:
         results: folder of all runs.
+        audience: looks at the stage, whose run is listed first.
     """
 
-    def __init__(self, results: Path) -> None:
-        self.results = results
+    def __init__(self, results: Path, audience: Audience | None = None) -> None:
+        self.results, self._audience = results, audience
         self.loose: dict[str, Path] = {}
         """Files from elsewhere than the folder's runs, by key."""
         self._seen: dict[Path, tuple[tuple[int, ...], Entry | None]] = {}
 
+    @property
+    def follows(self) -> bool:
+        """Whether it lists what somebody else shows."""
+        return self._audience is not None
+
     def entries(self) -> list[Entry]:
-        """All runs that can be read, newest first; recordings last."""
+        """All runs that can be read, the one on stage first, then the newest; recordings last."""
         own = [(path.parent.name, path, False) for path in self.results.glob(f"*/{FILE_NAME}")]
         kept = [(f"recording: {path.stem}", path, True) for path in recordings()]
         loose = [(key, path, True) for key, path in self.loose.items()]
-        places = (*own, *loose, *kept)
+        places = (*self._on_stage(), *own, *loose, *kept)
         found = [entry for key, path, recording in places if (entry := self._entry(key, path, recording))]
         known = {path for _, path, _ in places}
         self._seen = {path: seen for path, seen in self._seen.items() if path in known}
-        return sorted(found, key=lambda entry: (entry.recording, -entry.run.created))
+        return sorted(found, key=lambda entry: (not entry.staged, entry.recording, -entry.run.created))
+
+    def _on_stage(self) -> list[tuple[str, Path, bool]]:
+        program = self._audience.look() if self._audience else None
+        if program is None or self._audience is None:
+            return []
+        return [(f"{INSTRUCTOR}{program.run}", run_on_stage(self._audience.folder, program.run), True)]
 
     def open(self, key: str) -> RunStore:
         """The file of an entry, to be steered if it can be.
@@ -73,6 +94,8 @@ class Catalogue:
             self.loose[key] = self._trial(key)
         for entry in self.entries():
             if entry.key == key:
+                if entry.staged:
+                    return RunStore.open(entry.path, apart=True)
                 return RunStore.open(entry.path, readonly=entry.recording or not writable(entry.path))
         raise SSLLabError(f"There is no run {shown(key)} any more.")
 
@@ -95,10 +118,14 @@ class Catalogue:
         if seen is None or seen[0] != stamp or (seen[1] and seen[1].run.status.state in LIVE_STATES):
             entry = None
             try:
-                with RunStore.open(path, readonly=True) as store:
-                    keeper = store.meta("keeper")
+                staged = key.startswith(INSTRUCTOR)
+                with RunStore.open(path, readonly=True, apart=staged) as store:
+                    keeper, run = store.meta("keeper"), summary(store)
+                    if staged:
+                        # Who drives it is not here to be asked: what the copy says of the run is all there is.
+                        run = replace(run, status=store.status())
                     keeper = keeper if isinstance(keeper, str) else ""
-                    entry = Entry(key, path, summary(store), recording, keeper, membership(store.meta(FAMILY)))
+                    entry = Entry(key, path, run, recording, keeper, membership(store.meta(FAMILY)))
             except (SSLLabError, sqlite3.Error, ValueError, TypeError, OSError):
                 pass
             self._seen[path] = seen = (stamp, entry)

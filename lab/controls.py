@@ -226,14 +226,18 @@ class KnobBoard:
             shown: the knobs at the moment that is shown, from which a family would go on; default the engine's.
             forks: a family can be made from what is shown.
         """
-        if locked != self._locked:
-            self._locked = locked
-            for control in self.controls.values():
-                control.control.disabled = locked
+        self.lock(locked)
         idle, idle_there = idle_knobs(status.knobs), idle_knobs(shown or status.knobs)
         for name, control in self.controls.items():
             control.show(getattr(status.knobs, name), idle.get(name, ""), name not in waiting)
             control.offer(getattr(shown or status.knobs, name), forks and name not in idle_there)
+
+    def lock(self, locked: bool) -> None:
+        """Whether the visitor may look and not steer."""
+        if locked != self._locked:
+            self._locked = locked
+            for control in self.controls.values():
+                control.control.disabled = locked
 
     def close(self) -> None:
         """Frees the widgets in the browser."""
@@ -294,6 +298,12 @@ class Transport:
         with self._lock:
             if self.speed.value != speed and speed in [value for _, value in SPEEDS]:
                 self.speed.value = speed
+
+    def lock(self) -> None:
+        """There is no run to steer, until one is shown."""
+        for control in (self.run, self.pause, self.step, self.step10, self.speed):
+            if not control.disabled:
+                control.disabled = True
 
     def close(self) -> None:
         """Frees the widgets in the browser."""

@@ -25,6 +25,7 @@ import numpy as np
 from lab import sketch
 from lab.catalogue import Catalogue, Entry, recordings
 from ssl_lab.errors import SSLLabError
+from ssl_lab.stage import Audience
 from ssl_lab.store import RunStore, SpectrumRecord
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class Runs:
     more: int = 0
     """Own runs that are not listed."""
     recorded: list[Line] = field(default_factory=list)
+    staged: list[Line] = field(default_factory=list)
+    """What the instructor shows."""
     looked: bool = False
     """Whether there was a look at all."""
 
@@ -101,11 +104,12 @@ class Gallery:
     Args:
         notebooks: folder of the notebooks.
         results: folder of all runs.
+        audience: looks at the stage on which an instructor shows runs, if there is one.
     """
 
-    def __init__(self, notebooks: Path, results: Path) -> None:
+    def __init__(self, notebooks: Path, results: Path, audience: Audience | None = None) -> None:
         self._notebooks = notebooks
-        self._catalogue = Catalogue(results)
+        self._catalogue = Catalogue(results, audience)
         self._runs = Runs()
         self._seen = -math.inf
         self._look: asyncio.Task[None] | None = None
@@ -196,10 +200,11 @@ class Gallery:
         own = [entry for entry in entries if not entry.recording]
         now = time.time()
         listed = self._lines(own[:RUNS], now)
-        recorded = self._lines([entry for entry in entries if entry.recording], now)
-        keys = {line.key for line in (*listed, *recorded)}
+        recorded = self._lines([entry for entry in entries if entry.recording and not entry.staged], now)
+        staged = self._lines([entry for entry in entries if entry.staged], now)
+        keys = {line.key for line in (*listed, *recorded, *staged)}
         self._sparks = {key: spark for key, spark in self._sparks.items() if key in keys}
-        return Runs(own=listed, more=max(len(own) - RUNS, 0), recorded=recorded, looked=True)
+        return Runs(own=listed, more=max(len(own) - RUNS, 0), recorded=recorded, staged=staged, looked=True)
 
     def _lines(self, entries: Iterable[Entry], now: float) -> list[Line]:
         lines = []
@@ -215,7 +220,7 @@ class Gallery:
         status = run.status
         return Line(
             key=entry.key,
-            state="" if entry.recording else status.state,
+            state="" if entry.recording and not entry.staged else status.state,
             step=status.step,
             accuracy=f"{100 * run.knn:.1f} %" if run.knn is not None else "",
             what=f"{run.config.preset} · {Path(run.config.dataset).name}",
@@ -231,7 +236,7 @@ class Gallery:
         if known is None or known[0] != stamp:
             drawn = ""
             try:
-                with RunStore.open(entry.path, readonly=True) as store:
+                with RunStore.open(entry.path, readonly=True, apart=entry.staged) as store:
                     newest = store.newest_spectrum()
                     last = newest.number if newest else 0
                     numbers = sorted({round(n) for n in np.linspace(1, last, min(last, POINTS))})

@@ -25,6 +25,13 @@ class House:
     max_bytes: int | None = None
     """Bytes on disk that a visitor's runs may take together."""
 
+    stage: str = ""
+    """Folder in which an instructor shows runs to others, see :mod:`ssl_lab.stage`; empty if there is none."""
+    instructor: bool = False
+    """Whether whoever comes is the one who shows runs there; else they follow."""
+    follow: bool = False
+    """Whether a page that is asked for nothing else follows what is on stage."""
+
     @property
     def keeps_account(self) -> bool:
         """Whether it matters here whose a run is."""
@@ -41,6 +48,9 @@ class House:
             max_visitors=_number(get("SSL_LAB_MAX_VISITORS")),
             max_runs=_number(get("SSL_LAB_MAX_RUNS")),
             max_bytes=_number(get("SSL_LAB_MAX_BYTES")),
+            stage=get("SSL_LAB_STAGE", ""),
+            instructor=get("SSL_LAB_INSTRUCTOR") == "1",
+            follow=get("SSL_LAB_FOLLOW") == "1",
         )
 
     def environment(self) -> Mapping[str, str]:
@@ -52,6 +62,9 @@ class House:
             "SSL_LAB_MAX_VISITORS": _text(self.max_visitors),
             "SSL_LAB_MAX_RUNS": _text(self.max_runs),
             "SSL_LAB_MAX_BYTES": _text(self.max_bytes),
+            "SSL_LAB_STAGE": self.stage,
+            "SSL_LAB_INSTRUCTOR": "1" if self.instructor else "",
+            "SSL_LAB_FOLLOW": "1" if self.follow else "",
         }
         return {name: value for name, value in values.items() if value}
 

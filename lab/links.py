@@ -8,7 +8,7 @@ from typing import Any
 from ssl_lab.config import DATASETS, PRESETS, RunConfig, parse_knobs, preset
 from ssl_lab.errors import ConfigError, shown
 
-WORDS = frozenset({"run", "step", "compare", "preset", "dataset", "knobs", "seed", "watch"})
+WORDS = frozenset({"run", "step", "compare", "preset", "dataset", "knobs", "seed", "watch", "follow"})
 """Parameters of an address that ask for the bench."""
 
 LONGEST = 2_000

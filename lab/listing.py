@@ -55,8 +55,11 @@ def _row(
     origin = "sweep" if trial else "recording" if entry.recording else ""
     if parent is not None:
         origin = f"from {parent.name} at step {parent.step:,}"
+    if entry.staged:
+        origin = "live"
+    stands = entry.recording and not trial and not entry.staged
     return {
-        "name": entry.key, "depth": depth, "state": run.status.state if trial or not entry.recording else "",
+        "name": entry.key, "depth": depth, "state": "" if stands else run.status.state,
         "step": run.status.step, "preset": run.config.preset, "data": Path(run.config.dataset).name,
         "knn": f"{100 * run.knn:.1f} %" if run.knn is not None else "", "origin": origin,
         "shown": entry.key == shown, "colour": colours.get(entry.key, ""),

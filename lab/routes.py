@@ -149,9 +149,10 @@ class Front(tornado.web.RequestHandler):
         assets = self.settings["assets"]
         self.finish(
             template.render(
-                **page, **assets, base_url=self._base_url, render=render, along=along, bench=there, address=address
+                **page, **assets, base_url=self._base_url, home=self._base_url, render=render, along=along, bench=there,
+                address=address, places=(),
             )
-        )
+        )  # fmt: skip
 
 
 class Page(TornadoVoilaHandler):  # type: ignore[misc]

@@ -53,6 +53,11 @@ CSS = """
 .ssl-bench .ssl-buttons { width: 100%; flex-wrap: wrap; gap: 4px; }
 .ssl-bench .ssl-buttons > button { flex: 1 1 64px; width: auto; min-width: 0; margin: 0; }
 .ssl-bench .ssl-row { align-items: center; gap: 8px; }
+.ssl-bench .ssl-stage { width: 100%; padding: 4px 0 8px; overflow: visible;
+  border-bottom: 1px solid var(--jp-border-color2, #ddd); margin-bottom: 6px; }
+.ssl-bench .ssl-stage-words { width: 100%; height: auto; margin: 0 0 4px; }
+.ssl-bench .ssl-stage-words .widget-html-content { white-space: normal; overflow-wrap: anywhere; }
+.ssl-bench .ssl-stage .ssl-buttons > button { flex: 1 1 120px; }
 .ssl-bench .ssl-group { border-top: 1px solid var(--jp-border-color2, #ddd); width: 100%; margin-top: 4px; }
 .ssl-bench .ssl-headline { font-variant-numeric: tabular-nums; }
 .ssl-bench .ssl-headline .widget-html-content { font-size: 14px; white-space: normal; }

@@ -49,7 +49,8 @@ class Watch:
 
     def begin(self, store: RunStore) -> None:
         """From now on it is about this run."""
-        self._beat, self._place, self.refused = None, _place(store.path), ""
+        # A file that is replaced again and again is another one each time.
+        self._beat, self._place, self.refused = None, None if store.apart else _place(store.path), ""
 
     def gone(self, store: RunStore) -> bool:
         """Whether the run's file is not where it was any more, or is another one."""

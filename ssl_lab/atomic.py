@@ -17,10 +17,15 @@ CANNOT_WRITE = (OSError, sqlite3.OperationalError)
 """What a disk that is full, read-only or broken raises, through Python or through SQLite."""
 
 
-def write_whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+def write_whole(path: Path, pieces: Iterable[bytes | memoryview], *, durable: bool = True) -> None:
     """Writes a file under another name, has it on the disk, and gives it its name: temp, fsync, rename, fsync.
 
     Whatever happens on the way, ``path`` holds what it held before or all of the new; what is half written is removed.
+
+    Args:
+        path: the file.
+        pieces: what it shall hold.
+        durable: it outlives a machine that stops; without it, only what other processes see is whole.
 
     Raises:
         WriteError: it could not be written; why, and what to do.
@@ -33,11 +38,13 @@ def write_whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         try:
             for piece in pieces:
                 _write_all(handle, memoryview(piece).cast("B"))
-            os.fsync(handle)
+            if durable:
+                os.fsync(handle)
         finally:
             os.close(handle)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:

@@ -105,16 +105,19 @@ def sweep(folder: Path) -> None:
         half.unlink(missing_ok=True)
 
 
-def hand_on(checkpoints: Iterable[Kept], folder: Path) -> None:
+def hand_on(checkpoints: Iterable[Kept], folder: Path, *, link: bool = True) -> None:
     """Gives a run's folder checkpoints of another one: files are never written twice, so links do.
 
-    Where nothing can be linked, as between disks, the first that can be copied is, and no more.
+    Where nothing can be linked, as between disks, the first that can be copied is, and no more; the same without
+    ``link``, for those of somebody else.
     """
     given = 0
     for checkpoint in checkpoints:
         target = kept_path(folder, checkpoint.step, checkpoint.events)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if not link:
+                raise OSError("not to be linked")
             os.link(checkpoint.path, target)
         except FileExistsError:
             pass

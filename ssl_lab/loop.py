@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ssl_lab import checkpoint, keep, memory
+from ssl_lab import checkpoint, keep, memory, stage
 from ssl_lab.atomic import CANNOT_WRITE, Reserve, cannot_write
 from ssl_lab.diagnostics import Diagnostician
 from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError, WriteError
@@ -139,6 +139,8 @@ def drive(
         trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace or foreground(), on_record,
         turns,
     )  # fmt: skip
+    # Where others may look at runs: whoever drives one shows it while that is wanted.
+    attendant = stage.attend(store)
     try:
         return loop.run()
     finally:
@@ -156,6 +158,8 @@ def drive(
             except CANNOT_WRITE as error:
                 # The lock is given back in any case, and that is what counts.
                 log.error("%s", cannot_write(store.folder, error))
+            if attendant is not None:
+                attendant.close()
             memory.give_back()
 
 

@@ -30,12 +30,19 @@ def writable(path: Path) -> bool:
 class Mirror:
     """A file to read that is the file ``path``, or a copy of it.
 
+    Args:
+        path: the file.
+        apart: always a copy, for a file that somebody replaces as a whole again and again: over a network it may go
+            away while it is read. When it is gone, the last copy stays.
+        patience: least seconds between two looks.
+
     Raises:
         OSError: the file cannot be read, or there is no room for the copy.
         StoreError: the file or its journal is broken.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, apart: bool = False, patience: float = PATIENCE) -> None:
+        self._apart, self._patience = apart, patience
         self._path, self._journal = path, path.with_name(path.name + "-wal")
         self._folder: Path | None = None
         self._old: list[Path] = []
@@ -61,14 +68,16 @@ class Mirror:
         try:
             self._path.stat()
             found, folder = self._path, None
-            if self._journal.is_file() and self._journal.stat().st_size:
+            journal = self._journal.is_file() and self._journal.stat().st_size
+            if journal or self._apart:
                 folder = Path(tempfile.mkdtemp(prefix="ssl-lab-"))
                 self._old.append(folder)
-                found = self._copy(folder / self._path.name)
+                copy = folder / self._path.name
+                found = self._copy(copy) if journal else self._copy_alone(copy)
         finally:
             # After a look that failed too: what changes too fast is not asked for at once again.
             now = time.monotonic()
-            self._due = now + max(PATIENCE, 10 * (now - begun))
+            self._due = now + max(self._patience, 10 * (now - begun))
         self._seen, self._folder = seen, folder
         return found
 
@@ -95,6 +104,17 @@ class Mirror:
             connection.close()
         return copy
 
+    def _copy_alone(self, copy: Path) -> Path:
+        """A file that is replaced as a whole: what is open is one of them, or, over a network, is gone."""
+        for last in (False,) * (TRIES - 1) + (True,):
+            try:
+                shutil.copyfile(self._path, copy)
+                break
+            except OSError:
+                if last or not self._path.is_file():
+                    raise
+        return copy
+
     def _era(self) -> tuple[float, int, bytes]:
         """Changes when SQLite writes into the file itself or begins its journal anew."""
         found = self._path.stat()
@@ -106,9 +126,16 @@ class Mirror:
         if time.monotonic() < self._due:
             return None
         if self._stamp() == self._seen:
+            self._due = time.monotonic() + self._patience
+            return None
+        if self._apart and not self._path.is_file():
             self._due = time.monotonic() + PATIENCE
             return None
         return self.look()
+
+    def overtaken(self) -> None:
+        """Has the next look be a new one: the file has changed, which over a network is seen late."""
+        self._seen, self._due = (), 0.0
 
     def close(self) -> None:
         """Removes the copies."""

@@ -41,7 +41,7 @@ from ssl_lab.database import (
     told,
     transaction,
 )
-from ssl_lab.errors import ConfigError, RunExistsError, RunMissingError, SSLLabError, StoreError, shown
+from ssl_lab.errors import ConfigError, RunExistsError, RunMissingError, SSLLabError, StoreError, WriteError, shown
 from ssl_lab.foreign import (
     NUMBER,
     SHARE,
@@ -88,6 +88,12 @@ DRIVER_SEAT = "driver.lock"
 
 DRIVER_SILENCE = 120.0
 """Seconds without a heartbeat after which a driver on another machine is taken for gone."""
+
+STAGED = "staged"
+"""What the file of a run on stage has besides: it is a copy that nobody drives or steers."""
+
+FOLLOWING = 0.5
+"""Least seconds between looks at a file that is followed."""
 
 RunState = Literal["queued", "loading", "running", "paused", "done", "failed", "asleep"]
 CommandKind = Literal["set", "run", "pause", "step", "speed", "save", "sleep"]
@@ -329,6 +335,7 @@ class RunStore:
         self._connection = connection
         self._lock = threading.RLock()
         self._seen_version = -1
+        self._apart = False
         self._mirror: Mirror | None = None
         self._seat: Seat | None = None
         self._inode: tuple[int, int] | None = None
@@ -434,15 +441,20 @@ class RunStore:
             return False
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, readonly: bool = False, elsewhere: bool = False) -> RunStore:
+    def open(
+        cls, path: str | os.PathLike[str], *, readonly: bool = False, elsewhere: bool = False, apart: bool = False
+    ) -> RunStore:
         """Opens ``run.sqlite``, the one in the folder ``path``, or a recording (a run's file under any name).
 
         Read-only, a file in a folder where nothing can be written is looked at too, see :class:`ssl_lab.mirror.Mirror`.
 
         Args:
-            readonly: nothing will be written.
+            path: the file, or its folder.
+            readonly: nothing is written.
             elsewhere: another machine may be writing it, over a shared folder: look at a copy, as SQLite's journal does
                 not cross machines. Only with ``readonly``.
+            apart: read-only, and as a copy that follows a file which somebody else replaces as a whole, as on a stage:
+                no lock and no write ever goes to where it lies, whoever may write there.
 
         Raises:
             RunMissingError: there is no such file.
@@ -454,8 +466,9 @@ class RunStore:
         if not path.is_file():
             raise RunMissingError(f"There is no run at {path}.")
         mirror = None
-        if readonly and (elsewhere or not writable(path)):
-            mirror = Mirror(path)
+        readonly = readonly or apart
+        if apart or (readonly and (elsewhere or not writable(path))):
+            mirror = Mirror(path, apart=True, patience=FOLLOWING) if apart else Mirror(path)
             try:
                 connection = connect(mirror.look(), immutable=True)
             except StoreError:
@@ -472,11 +485,16 @@ class RunStore:
             with told(path):
                 connection = connect(path, readonly=readonly)
         store = cls(path, connection, readonly=readonly)
-        store._mirror = mirror
+        store._mirror, store._apart = mirror, apart
         try:
             # In WAL mode NORMAL loses nothing when the process dies, only the last moments when the machine does.
             store._rows("PRAGMA synchronous = NORMAL")
             store._check_tables()
+            if not readonly and store.meta(STAGED):
+                raise SSLLabError(
+                    f"{path} is a copy by which others follow a run: whoever steps that run never reads it, so that "
+                    "nothing can be asked of the run here. Open it for reading only, or fork it."
+                )
         except BaseException:
             store.close()
             raise
@@ -522,6 +540,16 @@ class RunStore:
                     self._check_tables()
             except (OSError, sqlite3.Error) as error:
                 raise SSLLabError(f"{self.path} cannot be read any more: {error}.") from None
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is read as a copy of a file that somebody else replaces."""
+        return self._apart
+
+    def overtaken(self) -> None:
+        """Has the next :meth:`refresh` read the file anew: somebody says that it has changed."""
+        if self._mirror is not None:
+            self._mirror.overtaken()
 
     def close(self) -> None:
         """Closes the file; the store cannot be used any more."""
@@ -592,6 +620,11 @@ class RunStore:
         Args:
             durable: they outlive a machine that stops, and not only a process that does; costs a write to the disk.
         """
+        if self.readonly:
+            raise WriteError(
+                f"The run {self.path} is open for reading only: nothing can be written into it or asked of whoever "
+                "steps it. Fork it to go on with a run of your own."
+            )
         with self._lock:
             if self._connection.in_transaction:
                 yield self._connection
@@ -745,7 +778,7 @@ class RunStore:
         folder = self.folder.parent if results is None else results_dir(results)
         config = self.config().model_copy(update=dict(settings or {}))
         child = RunStore.create(name, config, folder, fill=fill)
-        keep.hand_on(checkpoints, child.folder)
+        keep.hand_on(checkpoints, child.folder, link=self._mirror is None)
         return child
 
     def copy_to(self, path: Path) -> None:
@@ -762,27 +795,45 @@ class RunStore:
         finally:
             copy.close()
 
-    def _copy_into(self, copy: sqlite3.Connection) -> None:
+    def snapshot_to(self, path: Path) -> None:
+        """The same for others to follow the run by: it says of the run's state what the driver last said.
+
+        A few milliseconds for a run of some thousand steps, and nobody waits for it.
+        """
+        copy = connect(path)
+        try:
+            # The copy is of no use to anybody before it is whole.
+            copy.execute("PRAGMA synchronous = OFF")
+            with told(self.path), Budget(copy).given(4 * scan_operations(self.path)):
+                self._copy_into(copy, live=True)
+        finally:
+            copy.close()
+
+    def _copy_into(self, copy: sqlite3.Connection, *, live: bool = False) -> None:
         with self._lock:
             self._connection.backup(copy)
         # No file beside it, and none needed to read it.
         copy.execute("PRAGMA journal_mode = DELETE")
+        # What is deleted below would stay in the file's pages otherwise.
+        copy.execute("PRAGMA secure_delete = ON")
         with transaction(copy) as db:
-            db.execute(
-                "UPDATE status SET state = 'asleep', message = '' WHERE state NOT IN ('done', 'failed', 'asleep')"
-            )
-            db.execute(
-                "UPDATE status SET host = NULL, pid = NULL, owner = NULL, speed = NULL, steps_per_second = 0, "
-                "viewer = 0"
-            )
+            if not live:
+                db.execute(
+                    "UPDATE status SET state = 'asleep', message = '' WHERE state NOT IN ('done', 'failed', 'asleep')"
+                )
+                db.execute("UPDATE status SET speed = NULL, steps_per_second = 0")
+            db.execute("UPDATE status SET host = NULL, pid = NULL, owner = NULL, viewer = 0")
             db.execute("DELETE FROM commands")
-            db.execute("DELETE FROM meta WHERE key = 'keeper'")
+            db.execute("DELETE FROM meta WHERE key IN ('keeper', ?)", (STAGED,))
+            if live:
+                db.execute("INSERT INTO meta VALUES (?, 'true')", (STAGED,))
             with understood(self.path, "config"):
                 config = dict(self.meta("config"))
                 config |= {"data_dir": None, "dataset": portable_dataset(config["dataset"])}
             db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(config),))
-        # What was deleted is still in the file's pages until it is written anew.
-        copy.execute("VACUUM")
+        if not live:
+            # What was deleted before is still in the file's pages until it is written anew.
+            copy.execute("VACUUM")
 
     def status(self) -> Status:
         """What the driver last said."""

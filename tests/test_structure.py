@@ -16,7 +16,7 @@ LEVELS = [
     {"config", "spectrum", "theory", "database", "keep", "pyramid", "atomic", "foreign"},
     {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk", "mapping", "family"},
     {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
-    {"trainer", "export"},
+    {"trainer", "export", "stage"},
     {"loop"},
     {"replay", "pretrain", "distributed"},
     {"engine"},

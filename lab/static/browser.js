@@ -109,7 +109,9 @@ function watchKernel(model, signal) {
   const look = async () => {
     if (document.visibilityState !== "visible") return;
     try {
-      const answer = await fetch(url, { signal, cache: "no-store" });
+      // A hub answers only who shows the token of its cookie; it is made anew with each start of a server.
+      const token = document.cookie.match(/(?:^|; )_xsrf=([^;]*)/)?.[1];
+      const answer = await fetch(url, { signal, cache: "no-store", headers: token ? { "X-XSRFToken": token } : {} });
       unreached = 0;
       if (answer.status === 404) {
         return showLost("This page's kernel has ended, or the page was away for too long. What is recorded is not lost.");

@@ -17,7 +17,7 @@ def test_the_template_and_the_settings_are_written(tmp_path: Path) -> None:
     voila = json.loads((tmp_path / "etc" / "jupyter" / "voila.json").read_text())["VoilaConfiguration"]
     assert voila["template"] == TEMPLATE
     assert voila["extension_allowlist"] == list(LABEXTENSIONS)
-    assert voila["resources"] == {"ssl_lab": {"theme": "auto"}}
+    assert voila["resources"] == {"ssl_lab": {"theme": "auto", "home": "ssl-lab/"}}
     server = json.loads((tmp_path / "etc" / "jupyter" / "jupyter_server_config.json").read_text())
     assert server["ZMQChannelsWebsocketConnection"]["iopub_msg_rate_limit"] > 1000
     extensions = tmp_path / "etc" / "jupyter" / "jupyter_server_config.d" / "ssl-lab.json"

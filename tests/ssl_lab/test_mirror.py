@@ -60,7 +60,7 @@ def test_a_file_that_nobody_writes_is_read_where_it_lies(tmp_path: Path, locked:
         assert look.last_step() == 5
         assert look._mirror is not None
         assert look._mirror._folder is None
-        with pytest.raises(Exception, match="readonly"):
+        with pytest.raises(Exception, match="for reading only"):
             look.set_meta("x", 1)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["run.sqlite"]
 
