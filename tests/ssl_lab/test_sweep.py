@@ -247,6 +247,11 @@ def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is broken"):
             look(tmp_path)
     path.unlink()
+    plan = (tmp_path / "sweep.json").read_text()
+    (tmp_path / "sweep.json").write_text(plan.replace(f'"{trials[0].name}"', '"../elsewhere"'))
+    with pytest.raises(SSLLabError, match="cannot be called"):
+        look(tmp_path)
+    (tmp_path / "sweep.json").write_text(plan)
     path.symlink_to(tmp_path / "sweep.json")
     with pytest.raises(StoreError, match="not a plain file"):
         look(tmp_path)
