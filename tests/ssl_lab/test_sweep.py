@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from ssl_lab import cli, keep
 from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError, StoreError
 from ssl_lab.seat import Seat
 from ssl_lab.store import RunStore, open_run
-from ssl_lab.sweep.command import FAILED, INTERRUPTED
+from ssl_lab.sweep.command import FAILED, INTERRUPTED, device_of
 from ssl_lab.sweep.live import Live, headline, screen, sparkline
 from ssl_lab.sweep.plan import Resources, Sweep, Trial, read_sweep, understand
 from ssl_lab.sweep.progress import (
@@ -247,6 +248,11 @@ def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is broken"):
             look(tmp_path)
     path.unlink()
+    plan = (tmp_path / "sweep.json").read_text()
+    (tmp_path / "sweep.json").write_text(plan.replace(f'"{trials[0].name}"', '"../elsewhere"'))
+    with pytest.raises(SSLLabError, match="cannot be called"):
+        look(tmp_path)
+    (tmp_path / "sweep.json").write_text(plan)
     path.symlink_to(tmp_path / "sweep.json")
     with pytest.raises(StoreError, match="not a plain file"):
         look(tmp_path)
@@ -461,6 +467,15 @@ def test_a_study_that_is_asked_to_stop_goes_on_where_it_was(tmp_path: Path, caps
     words = ["sweep", str(path), "--out", str(folder)]
     first, second = read_sweep(path).trials()
 
+    # Whoever works on it is killed: its worker saves what it was at, and leaves.
+    command = [sys.executable, "-m", "ssl_lab.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as runner:
+        worker = wait_for(lambda: in_the_middle(folder, first.name))
+        runner.kill()
+    wait_for(lambda: read_record(folder, first.name).state == "cut")
+    assert look(folder).state == "stopped"
+    os.kill(worker, signal.SIGKILL)
+
     def ask() -> None:
         wait_for(lambda: in_the_middle(folder, first.name))
         (folder / STOP).touch()
@@ -530,6 +545,16 @@ def test_without_ray_it_says_how_to_have_it(
     assert "pip install 'ssl-lab[ray]'" in capsys.readouterr().err
     assert cli.main([*words, "--gpus", "1.5"]) == 2
     assert "--gpus cannot be 1.5" in capsys.readouterr().err
+
+
+def test_a_trial_of_a_cluster_is_computed_on_the_gpu_that_it_takes_or_on_none() -> None:
+    auto = understand({"base": {"steps": 5}}, "x.toml").trials()[0]
+    named = understand({"base": {"steps": 5, "device": "cuda:1"}}, "x.toml").trials()[0]
+    share, none = Resources(gpus=0.25), Resources()
+    assert [device_of(auto, r, True) for r in (share, none)] == ["cuda", "cpu"]
+    # A task sees its own GPU alone, whatever that is called elsewhere.
+    assert [device_of(named, r, True) for r in (share, none)] == ["cuda", None]
+    assert [device_of(trial, share, False) for trial in (auto, named)] == [None, None]
 
 
 def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
