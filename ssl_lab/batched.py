@@ -155,7 +155,9 @@ class Batch:
         if self.graphs is None or path.predictor == "optimal":
             self._learn(views, path, place, shared)
         else:
-            fixed = self._inputs.setdefault((shared, views.shape), torch.empty_like(views)).copy_(views)
+            if (key := (shared, views.shape)) not in self._inputs:
+                self._inputs[key] = torch.empty_like(views)
+            fixed = self._inputs[key].copy_(views)
             with fastest_kernels(self._device):
                 self.graphs.run(
                     (path, place.key, shared), lambda: self._learn(fixed, path, place, shared)
@@ -348,8 +350,9 @@ def _as(flat: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _template(module: nn.Module) -> nn.Module:
-    """The module without its numbers."""
-    found = copy.deepcopy(module).to("meta")
+    """A copy for the sake of its structure; what it is called with are the rows' numbers."""
+    # Not on the meta device: its operations load torch's compiler, which takes seconds and much memory.
+    found = copy.deepcopy(module)
     widen_norms(found)
     return found
 
@@ -396,7 +399,7 @@ class Verdict:
     """What was measured on copies of some trainers, and what follows from it."""
 
     alone: Sequence[float]
-    """Steps a second of all together, one trainer after another; each measurement."""
+    """Steps a second of all together, one trainer after another; each measurement. Empty if nothing was measured."""
     together: Sequence[float]
     """Steps a second of all together, stepped as one; empty if that failed."""
     apart: float
@@ -417,9 +420,9 @@ class Verdict:
         return not self.failure and self.apart <= AGREEMENT
 
     def __str__(self) -> str:
-        alone = f"one after another {_rate(self.alone)}"
         if self.failure:
-            return f"{alone}; as one it failed: {self.failure}"
+            return f"as one it failed: {self.failure}"
+        alone = f"one after another {_rate(self.alone)}"
         graph = "captured" if self.captured else "not captured"
         verdict = "kept" if self.worth_it else "left"
         return f"{alone}, as one {_rate(self.together)} ({graph}), apart by {self.apart:.1e}: {verdict}"
@@ -429,7 +432,7 @@ def _rate(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.0f} steps/s ({min(values):.0f} to {max(values):.0f}, n = {len(values)})"
 
 
-def worth_it(trainers: Sequence[Trainer], *, steps: int = 16, rounds: int = 5) -> Verdict:
+def worth_it(trainers: Sequence[Trainer], *, steps: int = 16, rounds: int = 5, capture: bool = True) -> Verdict:
     """Measures both ways on copies of ``trainers``, in turn, after comparing their numbers.
 
     Numbers are compared after a step from one state, in full float32 (without TF32) whatever the trainers' precision:
@@ -440,13 +443,14 @@ def worth_it(trainers: Sequence[Trainer], *, steps: int = 16, rounds: int = 5) -
         trainers: of one :func:`shape_of`, standing still; nothing about them is changed.
         steps: of each in a measurement.
         rounds: measurements.
+        capture: whether a GPU may capture the steps as one; those one after another are captured in any case.
     """
     apart, failure = float("inf"), ""
     try:
         apart = _apart(trainers)
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
-    captured = trainers[0].device.type == "cuda"
+    captured = capture and trainers[0].device.type == "cuda"
     alone_ones = [trainer.twin() for trainer in trainers]
     batch = None if failure else _warm(trainers, captured)
     if batch is None and captured and not failure:
@@ -514,21 +518,21 @@ def _alone(trainer: Trainer) -> None:
 
 
 def _apart(trainers: Sequence[Trainer], steps: int = 3) -> float:
-    """How far a step together leads from one alone, of the worst trainer; each step from one state, see ``worth_it``."""
+    """How far a step together leads from one alone, of the worst trainer; each step from one state."""
     alone, together = ([trainer.twin() for trainer in trainers] for _ in range(2))
     for trainer in (*alone, *together):
         trainer.reckon_in_full()
     batch = Batch(together, captured=False)
-    found: list[list[float]] = []
+    found: dict[Trainer, list[float]] = {trainer: [] for trainer in together}
     with _full_digits(trainers[0].device):
         for _ in range(steps):
             for trainer in alone:
                 _alone(trainer)
             _made(batch)
-            found.append([difference(a, b) for a, b in zip(together, alone, strict=True)])
             for a, b in zip(together, alone, strict=True):
+                found[a].append(difference(a, b))
                 a.load_state_dict(b.state_dict())
-    return max(statistics.median(of_one) for of_one in zip(*found, strict=True))
+    return max(sorted(of_one)[steps // 2] for of_one in found.values())
 
 
 def difference(trainer: Trainer, other: Trainer) -> float:

@@ -26,6 +26,8 @@ from ssl_lab.store import RunState, RunStore, open_run, results_dir
 
 if TYPE_CHECKING:
     from ssl_lab.datasets import Dataset
+    from ssl_lab.together import Families
+    from ssl_lab.trainer import Trainer
 
 log = logging.getLogger("ssl_lab.engine")
 
@@ -46,6 +48,9 @@ class Engine:
         self._threads: dict[str, threading.Thread] = {}
         self._datasets: dict[tuple[object, ...], Dataset] = {}
         self._building: dict[tuple[object, ...], threading.Lock] = {}
+        self.families: Families | None = None
+        """What has forks of one moment make their steps as one, where that pays; made with the first of them."""
+        self._kinship = threading.Lock()
         self.cpu_threads: int | None = None
         """Threads that torch uses when left alone; a thread begun while another one steps inherits that one's."""
 
@@ -160,11 +165,27 @@ class Engine:
             self._datasets.setdefault(key, trainer.dataset)
         seen = resume(trainer, store)
         until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
-        # A run that was stopped by whatever reason stands still until somebody says go.
-        drive(
-            trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen, stop=self.stop,
-            pace=hosted(),
-        )  # fmt: skip
+        self._introduce(trainer, store)
+        try:
+            # A run that was stopped by whatever reason stands still until somebody says go.
+            drive(
+                trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen,
+                stop=self.stop, pace=hosted(),
+            )  # fmt: skip
+        finally:
+            if trainer.company is not None:
+                trainer.company.leave(trainer)
+
+    def _introduce(self, trainer: Trainer, store: RunStore) -> None:
+        """Has a fork meet the others of its moment for its steps."""
+        from ssl_lab.together import Families
+
+        parent = store.parent
+        if parent is None:
+            return
+        with self._kinship:
+            self.families = self.families or Families()
+        self.families.admit(trainer, (parent.id, parent.step, parent.events))
 
     @staticmethod
     def _data_key(store: RunStore) -> tuple[object, ...]:

@@ -233,7 +233,7 @@ class Company:
 
     def _give_up(self, count: int, why: str) -> None:
         self._batch = None
-        self.verdicts[count] = Verdict(alone=[0.0], together=[], apart=float("inf"), captured=False, failure=why)
+        self.verdicts[count] = Verdict(alone=[], together=[], apart=float("inf"), captured=False, failure=why)
 
     def _gather(self, trainers: list[Trainer]) -> None:
         """Has those that are here lie in one batch, if they do not, are all that are running, and it is worth it."""
@@ -266,28 +266,38 @@ class Families:
 
     Args:
         everywhere: also on a CPU, where a run would no longer be replayed bit by bit; for tests.
+        measure: see :class:`Company`.
+        settled: see :class:`Company`.
     """
 
-    def __init__(self, *, everywhere: bool = False) -> None:
-        self._everywhere = everywhere
+    def __init__(
+        self,
+        *,
+        everywhere: bool = False,
+        measure: Callable[[Sequence[Trainer]], Verdict] = worth_it,
+        settled: float = SETTLED,
+    ) -> None:
+        self._everywhere, self._measure, self._settled = everywhere, measure, settled
         self._lock = threading.Lock()
+        # A company lives as long as its trainers.
         self._companies: weakref.WeakValueDictionary[Hashable, Company] = weakref.WeakValueDictionary()
 
     def admit(self, trainer: Trainer, family: Hashable) -> Company | None:
-        """Has ``trainer`` make its steps with those of its family; gives its company, None if it goes alone."""
+        """Has ``trainer`` make its steps with those of its family; gives its company, None if it goes alone.
+
+        Whoever had it admitted has it leave: ``trainer.company.leave(trainer)``.
+        """
         if trainer.device.type != "cuda" and not self._everywhere:
             return None
+        key = (family, shape_of(trainer))
         with self._lock:
-            key = (family, shape_of(trainer))
             company = self._companies.get(key)
             if company is None:
-                company = self._companies[key] = Company()
-        company.join(trainer)
+                company = self._companies[key] = Company(self._measure, settled=self._settled)
+            company.join(trainer)
         return company
 
-    @staticmethod
-    def dismiss(trainer: Trainer) -> None:
-        """Lets ``trainer`` go on alone; its run is being left."""
-        company = trainer.company
-        if isinstance(company, Company):
-            company.leave(trainer)
+    def companies(self) -> list[Company]:
+        """Those that there are."""
+        with self._lock:
+            return list(self._companies.values())

@@ -16,7 +16,8 @@ LEVELS = [
     {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk", "mapping"},
     {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
     {"trainer", "export"},
-    {"loop"},
+    {"loop", "batched"},
+    {"together"},
     {"replay"},
     {"engine"},
     {"reproduce"},
@@ -24,7 +25,7 @@ LEVELS = [
 ]
 WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
-    "replay", "reproduce", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
+    "replay", "reproduce", "graphs", "transfer", "agreement", "weights", "views", "diagnostics", "batched", "together",
 }  # fmt: skip
 
 
