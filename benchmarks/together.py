@@ -28,16 +28,16 @@ ALONG: Mapping[str, tuple[str, tuple[float, ...]]] = {
 
 def measure(plan: Plan) -> Iterator[Entry]:
     """For each method, precision and number of members: one alone, all one after another, and all as one."""
-    precisions = plan.precisions() if plan.cuda else ("float32",)
-    for precision in precisions:
-        for method in ALONG if plan.cuda or not plan.quick else ("BYOL",):
-            yield from _family(plan, method, precision)
+    for method in ALONG if not plan.quick or plan.cuda else ("BYOL",):
+        yield from _family(plan, method, plan.usual)
+    if plan.cuda and plan.usual != "float32":
+        yield from _family(plan, "BYOL", "float32")
 
 
 def _family(plan: Plan, method: str, precision: str) -> Iterator[Entry]:
     config = _config(plan, method, precision)
     parent = Trainer(config, load_dataset(config))
-    steps, rounds = plan.pick(gpu=100, cpu=6, quick=4, tiny=1), plan.pick(gpu=12, cpu=12, quick=3, tiny=2)
+    steps, rounds = plan.pick(gpu=40, cpu=6, quick=4, tiny=1), plan.pick(gpu=8, cpu=8, quick=3, tiny=2)
     where = f"{method}, digits, batch {config.batch_size}, {WORDS[precision]}"
     bare_seconds(parent, plan.pick(gpu=40, cpu=20, quick=10, tiny=2))
     alone = [steps / bare_seconds(parent, steps) for _ in range(rounds)]

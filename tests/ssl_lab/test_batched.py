@@ -24,7 +24,7 @@ from ssl_lab.loop import Pace, drive
 from ssl_lab.store import RunStore
 from ssl_lab.together import Company, Families
 from ssl_lab.trainer import StepRecord
-from tests.ssl_lab.test_fast_path import Log
+from tests.ssl_lab.test_fast_path import HAS_BF16, Log
 
 Make = Callable[..., Trainer]
 Turns = Sequence[dict[str, Any]]
@@ -160,6 +160,22 @@ def test_other_seeds_and_the_linear_model(make_trainer: Make) -> None:
         assert_equal(together, alone)
     with pytest.raises(ValueError, match="one shape"):
         Batch([make()[0], linear()[0]])
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bfloat16")
+def test_products_may_be_of_half_the_digits(make_trainer: Make) -> None:
+    parent = parent_of(make_trainer, "byol", precision="bfloat16")
+    alone, together = family(parent, EMA), family(parent, EMA)
+    batch = Batch(together)
+    seen: list[torch.dtype] = []
+    batch._network.encoder.conv2.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    for _ in range(5):
+        expected = [trainer.step() for trainer in alone]
+        for mine, theirs in zip(step_together(batch), expected, strict=True):
+            assert mine.loss == pytest.approx(theirs.loss, abs=0.02)
+    assert set(seen) == {torch.bfloat16}
+    assert {t.dtype for t in together[0].state_dict()["tensors"].values() if t.is_floating_point()} == {torch.float32}
+    assert worth_it(together, steps=1, rounds=1).agrees, "compared in full float32"
 
 
 def test_a_state_stays_its_trainers_own(make_trainer: Make) -> None:
