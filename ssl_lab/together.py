@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ssl_lab.batched import Batch, NotMadeError, Verdict, shape_of, worth_it
 from ssl_lab.errors import SSLLabError
@@ -266,8 +267,7 @@ class Families:
 
     Args:
         everywhere: also on a CPU, where a run would no longer be replayed bit by bit; for tests.
-        measure: see :class:`Company`.
-        settled: see :class:`Company`.
+        measure: see :class:`Company`, as the others.
     """
 
     def __init__(
@@ -275,9 +275,11 @@ class Families:
         *,
         everywhere: bool = False,
         measure: Callable[[Sequence[Trainer]], Verdict] = worth_it,
+        patience: float = PATIENCE,
         settled: float = SETTLED,
     ) -> None:
-        self._everywhere, self._measure, self._settled = everywhere, measure, settled
+        self._everywhere = everywhere
+        self._company = partial(Company, measure, patience=patience, settled=settled)
         self._lock = threading.Lock()
         # A company lives as long as its trainers.
         self._companies: weakref.WeakValueDictionary[Hashable, Company] = weakref.WeakValueDictionary()
@@ -293,7 +295,7 @@ class Families:
         with self._lock:
             company = self._companies.get(key)
             if company is None:
-                company = self._companies[key] = Company(self._measure, settled=self._settled)
+                company = self._companies[key] = self._company()
             company.join(trainer)
         return company
 

@@ -137,7 +137,7 @@ def test_forks_of_one_moment_are_stepped_as_one_where_that_pays(
         for name in ("one", "two"):
             store.fork(name, 5).close()
     engine = Engine(tmp_path, front)
-    engine.families = Families(everywhere=True, measure=kept, settled=0.0)
+    engine.families = Families(everywhere=True, measure=kept, patience=5.0, settled=0.0)
     try:
         with open_run("one", tmp_path) as one, open_run("two", tmp_path) as two:
             for run in (one, two):
@@ -146,13 +146,13 @@ def test_forks_of_one_moment_are_stepped_as_one_where_that_pays(
             (company,) = engine.families.companies()
             for run in (one, two):
                 run.send("run")
-            wait_for(lambda: company.shared >= 20)
+            wait_for(lambda: company.shared >= 5, 200)
             one.send("sleep")
-            wait_for(lambda: not one.driven())
+            wait_for(lambda: not one.driven(), 200)
             assert len(company.members) == 1
             before = two.status().step
-            wait_for(lambda: two.status().step > before + 5)
-            assert one.losses()[:8] == pytest.approx(two.losses()[:8], abs=1e-4)
+            wait_for(lambda: two.status().step > before, 200)
+            assert one.losses()[:6] == pytest.approx(two.losses()[:6], abs=1e-4)
     finally:
         engine.stop.set()
         wait_for(lambda: engine.awake() == 0)
