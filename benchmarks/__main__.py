@@ -24,6 +24,7 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
     "step": ("benchmarks.step", "images a second of a ResNet-18 by method, batch size and precision"),
     "digits": ("benchmarks.digits", "steps a second of the embedded default: alone, recorded, live in Chromium"),
     "overhead": ("benchmarks.overhead", "DirectPred and DirectCopy over a linear predictor; the record over none"),
+    "together": ("benchmarks.together", "small runs one after another, and stepped as one batch"),
     "latency": ("benchmarks.latency", "from a knob turned in Chromium to its effect and to its picture"),
     "family": ("benchmarks.family", "steps a second of a family of five over those of one run, and its members' lag"),
     "page": ("benchmarks.page", "first picture of each notebook, cold and with a kernel ready; memory of a visitor"),
@@ -33,7 +34,7 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
     "profile": ("benchmarks.kernels", "where the time of a step goes, by kind of kernel"),
 }
 """Name, module and what it measures, in the order in which they run."""
-GPU = ("peak", "step", "overhead", "peers", "evaluation", "profile")
+GPU = ("peak", "step", "overhead", "together", "peers", "evaluation", "profile")
 """Sections of the GPU part: they need neither Jupyter nor a browser."""
 USUAL = tuple(name for name in SECTIONS if name != "profile")
 """Sections of a call without ``--gpu``: on a CPU the kinds of kernel say little."""

@@ -29,6 +29,8 @@ from ssl_lab.store import RunState, RunStore, open_run, results_dir
 
 if TYPE_CHECKING:
     from ssl_lab.datasets import Dataset
+    from ssl_lab.together import Families
+    from ssl_lab.trainer import Trainer
 
 log = logging.getLogger("ssl_lab.engine")
 
@@ -49,6 +51,8 @@ class Engine:
         """What has the members of each family that is awake step side by side, by the family's id."""
         self._relatives: dict[str, set[str]] = {}
         """Names of the members that are awake, by the family's id."""
+        self.companies: Families | None = None
+        """What has the members of a family make their steps as one, where that pays; made with the first of them."""
         self._kinship = threading.Lock()
         self.cpu_threads: int | None = None
         """Threads that torch uses when left alone; a thread begun while another one steps inherits that one's."""
@@ -165,11 +169,27 @@ class Engine:
                 self._datasets.setdefault(key, trainer.dataset)
             seen = resume(trainer, store)
             until = None if config.epochs is None else config.epochs * trainer.steps_per_epoch
-            # A run that was stopped by whatever reason stands still until somebody says go.
-            drive(
-                trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen,
-                stop=self.stop, pace=in_family(family.size) if family else hosted(), turns=turns,
-            )  # fmt: skip
+            if family is not None and turns is not None:
+                self._introduce(trainer, family, turns)
+            try:
+                # A run that was stopped by whatever reason stands still until somebody says go.
+                drive(
+                    trainer, store, owner="engine", until=until, running=False, stay=True, events_seen=seen,
+                    stop=self.stop, pace=in_family(family.size) if family else hosted(), turns=turns,
+                )  # fmt: skip
+            finally:
+                if trainer.company is not None:
+                    trainer.company.leave(trainer)
+
+    def _introduce(self, trainer: Trainer, family: Membership, turns: Turns) -> None:
+        """Has a member meet the others for its steps, where a GPU may make them as one."""
+        from ssl_lab.together import Families
+
+        with self._kinship:
+            self.companies = self.companies or Families()
+        if self.companies.admit(trainer, family.id) is not None:
+            # Those that meet have to be on their way at the same time.
+            turns.pacer.at_once = family.size
 
     @contextmanager
     def _among_relatives(self, store: RunStore) -> Iterator[tuple[Membership | None, Turns | None]]:

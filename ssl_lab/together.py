@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ssl_lab.batched import Batch, NotMadeError, Verdict, shape_of, worth_it
 from ssl_lab.errors import SSLLabError
@@ -233,7 +234,7 @@ class Company:
 
     def _give_up(self, count: int, why: str) -> None:
         self._batch = None
-        self.verdicts[count] = Verdict(alone=[0.0], together=[], apart=float("inf"), captured=False, failure=why)
+        self.verdicts[count] = Verdict(alone=[], together=[], apart=float("inf"), captured=False, failure=why)
 
     def _gather(self, trainers: list[Trainer]) -> None:
         """Has those that are here lie in one batch, if they do not, are all that are running, and it is worth it."""
@@ -266,28 +267,39 @@ class Families:
 
     Args:
         everywhere: also on a CPU, where a run would no longer be replayed bit by bit; for tests.
+        measure: see :class:`Company`, as the others.
     """
 
-    def __init__(self, *, everywhere: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        everywhere: bool = False,
+        measure: Callable[[Sequence[Trainer]], Verdict] = worth_it,
+        patience: float = PATIENCE,
+        settled: float = SETTLED,
+    ) -> None:
         self._everywhere = everywhere
+        self._company = partial(Company, measure, patience=patience, settled=settled)
         self._lock = threading.Lock()
+        # A company lives as long as its trainers.
         self._companies: weakref.WeakValueDictionary[Hashable, Company] = weakref.WeakValueDictionary()
 
     def admit(self, trainer: Trainer, family: Hashable) -> Company | None:
-        """Has ``trainer`` make its steps with those of its family; gives its company, None if it goes alone."""
+        """Has ``trainer`` make its steps with those of its family; gives its company, None if it goes alone.
+
+        Whoever had it admitted has it leave: ``trainer.company.leave(trainer)``.
+        """
         if trainer.device.type != "cuda" and not self._everywhere:
             return None
+        key = (family, shape_of(trainer))
         with self._lock:
-            key = (family, shape_of(trainer))
             company = self._companies.get(key)
             if company is None:
-                company = self._companies[key] = Company()
-        company.join(trainer)
+                company = self._companies[key] = self._company()
+            company.join(trainer)
         return company
 
-    @staticmethod
-    def dismiss(trainer: Trainer) -> None:
-        """Lets ``trainer`` go on alone; its run is being left."""
-        company = trainer.company
-        if isinstance(company, Company):
-            company.leave(trainer)
+    def companies(self) -> list[Company]:
+        """Those that there are."""
+        with self._lock:
+            return list(self._companies.values())

@@ -212,6 +212,10 @@ class Stepper(Protocol):
         """One step of ``trainer``, whose lock the calling thread holds; raises as :meth:`Trainer.step` does."""
         ...
 
+    def leave(self, trainer: Trainer) -> None:
+        """Lets ``trainer`` go on alone."""
+        ...
+
 
 class Trainer:
     """A run of BYOL, SimSiam, DirectPred or DirectCopy that is stepped from outside.

@@ -201,6 +201,8 @@ def test_the_gpu_part_runs_on_a_cpu(
     assert all("derived from the row above, not run" in said[0] for said in derived)
     for what in ("DirectPred over linear predictor", "DirectCopy over linear predictor", "recorded over alone"):
         assert any(found.startswith(what) for found in rows["overhead"]), what
+    for what in ("one run, BYOL", "2 runs one after another, DirectPred", "2 runs as one over one after another, BYOL"):
+        assert any(found.startswith(what) for found in rows["together"]), what
     assert any("torchvision's transforms per image" in what for what in rows["peers"])
     assert not any("lightly" in what for what in rows["peers"])
     assert any(what.startswith("linear probe") for what in rows["evaluation"])

@@ -17,7 +17,8 @@ LEVELS = [
     {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk", "mapping", "family"},
     {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
     {"trainer", "export", "stage"},
-    {"loop"},
+    {"loop", "batched"},
+    {"together"},
     {"replay", "pretrain", "distributed"},
     {"engine"},
     {"sweep"},
@@ -28,7 +29,7 @@ LEVELS = [
 WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
     "replay", "pretrain", "reproduce", "sweep", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
-    "ranks", "distributed",
+    "ranks", "distributed", "batched", "together",
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from ssl_lab.loop import Pace, drive
 from ssl_lab.store import RunStore
 from ssl_lab.together import Company, Families
 from ssl_lab.trainer import StepRecord
-from tests.ssl_lab.test_fast_path import Log
+from tests.ssl_lab.test_fast_path import HAS_BF16, Log
 
 Make = Callable[..., Trainer]
 Turns = Sequence[dict[str, Any]]
@@ -162,6 +162,22 @@ def test_other_seeds_and_the_linear_model(make_trainer: Make) -> None:
         Batch([make()[0], linear()[0]])
 
 
+@pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bfloat16")
+def test_products_may_be_of_half_the_digits(make_trainer: Make) -> None:
+    parent = parent_of(make_trainer, "byol", precision="bfloat16")
+    alone, together = family(parent, EMA), family(parent, EMA)
+    batch = Batch(together)
+    seen: list[torch.dtype] = []
+    batch._network.encoder.conv2.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    for _ in range(5):
+        expected = [trainer.step() for trainer in alone]
+        for mine, theirs in zip(step_together(batch), expected, strict=True):
+            assert mine.loss == pytest.approx(theirs.loss, abs=0.02)
+    assert set(seen) == {torch.bfloat16}
+    assert {t.dtype for t in together[0].state_dict()["tensors"].values() if t.is_floating_point()} == {torch.float32}
+    assert worth_it(together, steps=1, rounds=1).agrees, "compared in full float32"
+
+
 def test_a_state_stays_its_trainers_own(make_trainer: Make) -> None:
     together = family(parent_of(make_trainer, "directpred"), EMA)
     batch = Batch(together)
@@ -282,9 +298,7 @@ def test_both_ways_are_measured_on_copies_and_agree(name: str, make_trainer: Mak
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in trainer.state_dict()["tensors"].items())
 
 
-def test_a_batch_that_is_wrong_or_fails_is_not_worth_it(
-    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_is_wrong_or_fails_is_not_worth_it(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainers = family(parent_of(make_trainer, "byol"), EMA[1:3])
     step = Batch._learn
 
@@ -338,7 +352,8 @@ def drive_all(
             except SSLLabError as error:
                 failures[number] = error
             finally:
-                Families.dismiss(trainer)
+                if company is not None:
+                    company.leave(trainer)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(trainers))]
     for thread in threads:
@@ -368,7 +383,7 @@ def test_loops_in_threads_step_together_and_one_ends_and_one_fails(make_trainer:
     assert_equal([together[i] for i in others], [alone[i] for i in others])
     for number in others:
         with RunStore.open(tmp_path / "together" / f"run{number}") as store:
-            assert [step for (step,) in store.rows("SELECT step FROM metrics ORDER BY step")] == list(range(1, untils[number] + 1))
+            assert store.recorded_losses()[0].tolist() == list(range(1, untils[number] + 1))
 
 
 def test_where_it_is_not_worth_it_or_breaks_everyone_goes_alone(
@@ -428,7 +443,7 @@ def test_an_engine_gives_a_family_of_one_shape_one_company(make_trainer: Make) -
     assert families.admit(c, "another") is not company
     assert families.admit(d, "family") is not company
     assert len(company.members) == 2
-    Families.dismiss(b)
+    company.leave(b)
     assert len(company.members) == 1
     assert b.company is None
 

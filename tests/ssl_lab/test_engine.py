@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from ssl_lab import RunStore, Trainer, desk
+from ssl_lab.batched import Verdict
 from ssl_lab.desk import EngineDesk
 from ssl_lab.engine import Engine
 from ssl_lab.errors import WriteError
+from ssl_lab.family import FAMILY, Membership
+from ssl_lab.loop import drive
 from ssl_lab.store import open_run
 
 
@@ -121,3 +124,40 @@ def test_where_nothing_can_be_written_no_engine_is_begun(tmp_path: Path) -> None
     (tmp_path / "results").write_text("a file where the folder should be")
     with pytest.raises(WriteError, match="results cannot be written"):
         EngineDesk(tmp_path / "results")
+
+
+def test_a_family_is_stepped_as_one_where_that_pays(
+    front: EngineDesk, tmp_path: Path, make_trainer: Callable[..., Trainer]
+) -> None:
+    """On a CPU an engine does so for tests alone: a run of it is replayed bit by bit."""
+    from ssl_lab.together import Families
+
+    parent = make_trainer("byol-one-layer")
+    with RunStore.create("parent", parent.config, tmp_path) as store:
+        drive(parent, store, owner="train", until=5)
+        for place, name in enumerate(("one", "two")):
+            with store.fork(name, 5) as fork:
+                fork.set_meta(FAMILY, Membership("ab" * 16, "ema", fork.status().knobs.ema, place, 2).kept())
+    engine = Engine(tmp_path, front)
+    engine.companies = Families(everywhere=True, measure=kept, patience=5.0, settled=0.0)
+    try:
+        with open_run("one", tmp_path) as one, open_run("two", tmp_path) as two:
+            for run in (one, two):
+                engine.host(run.name)
+            wait_for(lambda: one.status().state == two.status().state == "paused")
+            (company,) = engine.companies.companies()
+            for run in (one, two):
+                run.send("run")
+            wait_for(lambda: company.shared >= 5, 200)
+            one.send("sleep")
+            wait_for(lambda: len(company.members) == 1, 200)
+            before = two.status().step
+            wait_for(lambda: two.status().step > before, 200)
+            assert one.losses()[:6] == pytest.approx(two.losses()[:6], abs=1e-4)
+    finally:
+        engine.stop.set()
+        wait_for(lambda: engine.awake() == 0)
+
+
+def kept(_: Sequence[Trainer]) -> Verdict:
+    return Verdict(alone=[1.0], together=[2.0], apart=0.0, captured=False)
