@@ -171,7 +171,7 @@ class Sweeps(Page):
 
     def _begin(self) -> None:
         self._allowed()
-        if self.example.state(self._finished()) == "done":
+        if self.example.state(self.example.finished) == "done":
             self.example.set_aside()
         self.example.start()
         self._complaint = ""
@@ -190,16 +190,6 @@ class Sweeps(Page):
     def _allowed(self) -> None:
         if not self._may_work():
             raise SSLLabError(WATCH_ONLY)
-
-    def _finished(self) -> bool:
-        """Whether the example is done."""
-        view = self._view
-        try:
-            if view is None or view.folder != self.example.folder:
-                view = self.finder.get(self.example.name) if self.example.begun else None
-        except (SSLLabError, OSError):
-            return False
-        return view is not None and view.state == "done"
 
     def _tell_error(self, name: str) -> None:
         trial = next((t for t in self._view.trials if t.name == name), None) if self._view is not None else None
@@ -285,7 +275,7 @@ class Sweeps(Page):
         return names[0] if names else ""
 
     def _show_example(self) -> bool:
-        state, allowed = self.example.state(self._finished()), self._may_work()
+        state, allowed = self.example.state(self.example.finished), self._may_work()
         Changes(self.begin).set("description", START[state])
         Changes(self.begin).set("disabled", state in BUSY or not allowed)
         mine = self._name == self.example.name and state in ("starting", "working")

@@ -427,6 +427,26 @@ def test_in_a_class_only_the_host_starts_and_stops(open_page: Open, tmp_path: Pa
         seat.leave()
 
 
+def test_the_example_beside_another_sweep_is_not_read_as_a_whole(
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(tmp_path / NAME)
+    begun(tmp_path / "study")
+    page = open_page("study")
+    page.publisher.stop()
+    plans: list[Path] = []
+    monkeypatch.setattr("lab.sweeping.finder.read_plan", plans.append)
+    for state, words in (("stopped", "begun"), ("done", "done"), ("failed", "begun")):
+        write_runner(tmp_path / NAME, RunnerRecord(state=state))  # type: ignore[arg-type]
+        page._show()
+        assert page.example.state(page.example.finished) == words
+    assert plans == []
+    # A broken word is nobody's word.
+    (tmp_path / NAME / "runner.json").write_text("{")
+    page._show()
+    assert page.begin.description == "Go on with the example"
+
+
 def test_what_a_stranger_wrote_is_shown_as_text(open_page: Open, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     folder = tmp_path / "study"
