@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from ssl_lab.cores import usable_cores
-from ssl_lab.errors import ConfigError, SSLLabError, WriteError
+from ssl_lab.errors import ConfigError, SSLLabError, StoreError, WriteError
 from ssl_lab.interrupt import Interruptible
 from ssl_lab.seat import Seat
 from ssl_lab.store import FILE_NAME, results_dir
@@ -228,7 +228,11 @@ class Runner:
 
     def look(self) -> None:
         """Called twice a second."""
-        shown = self._view()
+        try:
+            shown = self._view()
+        except StoreError:
+            # Over a network a file that is replaced this moment may not be had; the next look has it.
+            return
         if time.monotonic() - self._written >= PAUSE:
             gone, since = time.monotonic() - self._begun, shown.share - self._first
             left = gone * (1 - shown.share) / since if since > 0.01 else None

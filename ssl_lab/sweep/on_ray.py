@@ -184,7 +184,12 @@ class RayCrew:
     # ------------------------------------------------------------ the cluster
 
     def _nodes(self) -> list[dict[str, Any]]:
-        return [node for node in self._ray.nodes() if node.get("Alive") and node.get("Resources", {}).get("CPU")]
+        try:
+            found = self._ray.nodes()
+        except self._ray.exceptions.RayError:
+            # The cluster does not answer; whether that lasts, the tasks will tell.
+            return []
+        return [node for node in found if node.get("Alive") and node.get("Resources", {}).get("CPU")]
 
     def _fits(self, node: dict[str, Any]) -> bool:
         has = node["Resources"]

@@ -25,7 +25,7 @@ from ssl_lab.errors import ConfigError, RunMissingError, StoreError, shown
 from ssl_lab.foreign import Finite, Share, ShortWords, Step, Turned, understood
 from ssl_lab.seat import taken
 from ssl_lab.spectrum import Spectrum
-from ssl_lab.store import RunStore
+from ssl_lab.store import RunStore, check_name
 from ssl_lab.sweep.plan import MOST_TRIALS, Resources, Sweep, Trial
 
 PLAN = "sweep.json"
@@ -430,6 +430,8 @@ def read_plan(folder: Path) -> tuple[str, Resources, list[Trial]]:
         raise RunMissingError(f"There is no study in {folder}. Begin one with: ssl-lab sweep STUDY.toml --out {folder}")
     with understood(folder / PLAN, "plan"):
         for t in plan.trials:
+            # Each is the name of a folder in here, and of no other place.
+            check_name(t.name)
             check_together(t.config)
     return plan.name, plan.resources, [
         Trial(

@@ -136,11 +136,11 @@ def work_off(
             if time.monotonic() - looked >= crew.pause:
                 on_look()
                 looked = time.monotonic()
+        on_look()
     finally:
         flag.touch()
         crew.close()
         flag.unlink(missing_ok=True)
-    on_look()
 
 
 def new_flag(folder: Path, stop: str) -> Path:

@@ -22,7 +22,7 @@ from ssl_lab import cli, keep
 from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError, StoreError
 from ssl_lab.seat import Seat
 from ssl_lab.store import RunStore, open_run
-from ssl_lab.sweep.command import FAILED, INTERRUPTED
+from ssl_lab.sweep.command import FAILED, INTERRUPTED, device_of
 from ssl_lab.sweep.live import Live, headline, screen, sparkline
 from ssl_lab.sweep.plan import Resources, Sweep, Trial, read_sweep, understand
 from ssl_lab.sweep.progress import (
@@ -247,6 +247,11 @@ def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is broken"):
             look(tmp_path)
     path.unlink()
+    plan = (tmp_path / "sweep.json").read_text()
+    (tmp_path / "sweep.json").write_text(plan.replace(f'"{trials[0].name}"', '"../elsewhere"'))
+    with pytest.raises(SSLLabError, match="cannot be called"):
+        look(tmp_path)
+    (tmp_path / "sweep.json").write_text(plan)
     path.symlink_to(tmp_path / "sweep.json")
     with pytest.raises(StoreError, match="not a plain file"):
         look(tmp_path)
@@ -530,6 +535,16 @@ def test_without_ray_it_says_how_to_have_it(
     assert "pip install 'ssl-lab[ray]'" in capsys.readouterr().err
     assert cli.main([*words, "--gpus", "1.5"]) == 2
     assert "--gpus cannot be 1.5" in capsys.readouterr().err
+
+
+def test_a_trial_of_a_cluster_is_computed_on_the_gpu_that_it_takes_or_on_none() -> None:
+    auto = understand({"base": {"steps": 5}}, "x.toml").trials()[0]
+    named = understand({"base": {"steps": 5, "device": "cuda:1"}}, "x.toml").trials()[0]
+    share, none = Resources(gpus=0.25), Resources()
+    assert [device_of(auto, r, True) for r in (share, none)] == ["cuda", "cpu"]
+    # A task sees its own GPU alone, whatever that is called elsewhere.
+    assert [device_of(named, r, True) for r in (share, none)] == ["cuda", None]
+    assert [device_of(trial, share, False) for trial in (auto, named)] == [None, None]
 
 
 def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
