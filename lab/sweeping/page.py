@@ -23,7 +23,7 @@ from lab.sweeping.example import FILE, Example
 from lab.sweeping.finder import Finder
 from lab.sweeping.style import CSS as OWN_CSS
 from lab.sweeping.summary import lines, measure, sentence, standing, table
-from lab.sweeping.table import SweepTable, fixed, moving
+from lab.sweeping.table import SweepTable, fixed, listed, moving
 from lab.words import READING, Changes, mark
 from lab.work import State
 from ssl_lab.atomic import cannot_write
@@ -221,6 +221,10 @@ class Sweeps(Page):
         drawn |= self._set(self.status, f"<p class='ssl-sentence'>{badge} {html.escape(said)}</p>")
         self._set(self.bar, f"<progress max='1' value='{view.share:.3f}' aria-label='The whole sweep'></progress>")
         words = [standing(view), view.runner.message]
+        rows = listed(view)
+        if len(rows) < len(view.trials):
+            which = f"{rows[0] + 1:,} to {rows[-1] + 1:,} of {len(view.trials):,}"
+            words.append(f"The trials {which} are listed below; the CSV has all.")
         self._set(self.standing, "".join(f"<p>{html.escape(line)}</p>" for line in dict.fromkeys(words) if line))
         if by is not None:
             drawn |= self.chart.update(found, by.name)
