@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def note_cost(store: RunStore, trainer: Trainer, seconds: float, steps: int) -> 
 def told_by(flag: Path, threads: int) -> Iterator[threading.Event]:
     """Around a run in a process of its own: it computes with so many threads, stops when the file ``flag`` is there.
 
+    It stops too when the process that started this one is gone: nobody would put the flag there any more.
+
     Ctrl-C and its like go to every process of the terminal; inside, they are ignored: the flag tells it, at the end of
     a step.
     """
@@ -105,7 +108,8 @@ def told_by(flag: Path, threads: int) -> Iterator[threading.Event]:
 
 
 def _watch(flag: Path, stop: threading.Event) -> None:
-    while not flag.exists():
+    parent = parent_process()
+    while not flag.exists() and (parent is None or parent.is_alive()):
         if stop.wait(0.3):
             return
     stop.set()

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from ssl_lab.sweep.work import Outcome, Task, outcome_of
+
+LAST_WORDS = 60.0
+"""Seconds that a worker has to save what it computes when the process that started it is gone."""
+
+
+def _leave_with_parent() -> None:
+    """Has a worker end when the process that started it was killed: nobody hands it anything any more."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            time.sleep(LAST_WORDS)
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_leave_with_parent)
 
 
 class LocalCrew:
@@ -30,13 +52,13 @@ class LocalCrew:
 
     def hand(self, task: Task) -> None:
         """Has a task computed."""
-        pool = self._idle.pop() if self._idle else ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        pool = self._idle.pop() if self._idle else _pool()
         try:
             future = pool.submit(task.do, *task.arguments)
         except BrokenProcessPool:
             # It was killed while it had nothing to do.
             pool.shutdown()
-            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            pool = _pool()
             future = pool.submit(task.do, *task.arguments)
         self._busy[future] = task.name, pool
 

@@ -83,9 +83,9 @@ def _trained_and_probed(trial: Trial, folder: Path, stop: threading.Event, repor
         raise ConfigError(f"It ends after {until:,} steps, and its schedule turns a knob at step {late:,}.")
     with _store(trial, folder) as store:
         check_setup(trial.name, trial.config, store, folder)
-        probed = store.meta(PROBED) is not None
-        if not probed:
-            _alone(store, stop, report)
+        _alone(store, stop, report)
+        # Whoever had it before may have brought it to its end.
+        if store.meta(PROBED) is None:
             with report.on(store, trainer, until):
                 ended = pretrain(trainer, store, until, stop)
             if not ended or stop.is_set():

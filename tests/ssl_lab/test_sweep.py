@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -465,6 +466,15 @@ def test_a_study_that_is_asked_to_stop_goes_on_where_it_was(tmp_path: Path, caps
     path, folder = study(tmp_path / "cut.toml", text + "turns = [[20, {eps = 0.3}]]"), tmp_path / "out"
     words = ["sweep", str(path), "--out", str(folder)]
     first, second = read_sweep(path).trials()
+
+    # Whoever works on it is killed: its worker saves what it was at, and leaves.
+    command = [sys.executable, "-m", "ssl_lab.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as runner:
+        worker = wait_for(lambda: in_the_middle(folder, first.name))
+        runner.kill()
+    wait_for(lambda: read_record(folder, first.name).state == "cut")
+    assert look(folder).state == "stopped"
+    os.kill(worker, signal.SIGKILL)
 
     def ask() -> None:
         wait_for(lambda: in_the_middle(folder, first.name))
