@@ -49,7 +49,8 @@ function set(node, name, value) {
 // Bars of F's eigenvalues, from the largest on; heights are hundredths of a logarithmic axis of five decades.
 function barsOf(heights) {
   const width = 84 / Math.max(heights.length, 1);
-  return heights.map((h, i) => `M${(width * (i + 0.5)).toFixed(1)} 23V${(23 - 0.21 * Math.max(h, 2)).toFixed(1)}`).join("");
+  const bar = (h, i) => `M${(width * (i + 0.5)).toFixed(1)} 23V${(23 - 0.21 * Math.max(h, 2)).toFixed(1)}`;
+  return heights.map(bar).join("");
 }
 
 function wordsOf(heights) {
@@ -138,7 +139,7 @@ function render({ model, el }) {
 
   const keyOf = (name) => `trial: ${model.get("sweep")}/${name}`;
 
-  function makeEntry([name, , ], order) {
+  function makeEntry([name], order) {
     const id = `${room}-${order}`;
     const box = make("input", "", { type: "checkbox", "aria-label": `draw ${name} on the bench` });
     const tick = make("label", "ssl-tick", {}, box);
@@ -166,8 +167,8 @@ function render({ model, el }) {
       pick, who, cell("ssl-state-cell", "", badge), way, rate, knn, accuracy, f, attempts, where,
     );
     const note = make("span");
-    const more = make("button", "ssl-do ssl-little", { type: "button", "aria-expanded": "false", "aria-describedby": id },
-      "Whole error");
+    const about = { type: "button", "aria-expanded": "false", "aria-describedby": id };
+    const more = make("button", "ssl-do ssl-little", about, "Whole error");
     const text = make("pre", "", { tabindex: "0", hidden: "", "aria-label": `error of ${name}` });
     const why = make(
       "tr", "ssl-why", { role: "row" },
@@ -252,12 +253,17 @@ function render({ model, el }) {
       put(open, ticked.length > 1 ? `Draw ${ticked.length} together on the bench` : "Open on the bench");
     }
     // JupyterLab follows no address into a notebook.
-    const keys = ticked.map((name) => JSON.stringify(keyOf(name)));
-    const code = keys.length > 1 ? `bench = Bench(run=${keys[0]}); bench.compare(${keys.slice(1).join(", ")}); bench`
-      : `Bench(run=${keys[0]})`;
-    hint.replaceChildren();
-    if (!app && keys.length) hint.append("In a cell, after from lab import Bench: ", make("code", "", {}, code));
-    else if (entries.length) hint.append(`Tick up to ${MOST_TICKED} trials that have begun, to draw them together on the bench.`);
+    const [first, ...others] = ticked.map((name) => JSON.stringify(keyOf(name)));
+    let code = "";
+    if (!app && first) {
+      code = `Bench(run=${first})`;
+      if (others.length) code = `bench = ${code}; bench.compare(${others.join(", ")}); bench`;
+    }
+    // Left as it is while it says the same: somebody may just be copying it.
+    if (hint.dataset.code === code) return;
+    hint.dataset.code = code;
+    if (code) hint.replaceChildren("In a cell, after from lab import Bench: ", make("code", "", {}, code));
+    else put(hint, `Tick up to ${MOST_TICKED} trials that have begun, to draw them together on the bench.`);
   }
 
   function sortBy(key) {
@@ -306,11 +312,15 @@ function render({ model, el }) {
   }
 
   let drawn = "";
+  let sweep = "";
   function showTrials() {
     const trials = model.get("trials");
     const key = JSON.stringify([model.get("sweep"), trials]);
     if (key === drawn) return;
     drawn = key;
+    // Another sweep may have trials of the same names.
+    if (sweep !== model.get("sweep")) ticked = [];
+    sweep = model.get("sweep");
     body.replaceChildren();
     entries = trials.map(makeEntry);
     box.hidden = entries.length === 0;

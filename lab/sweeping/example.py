@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from lab.work import Work
+from ssl_lab.errors import StoreError
 from ssl_lab.sweep.progress import PLAN, STOP, read_runner, worked_on
 
 NAME = "sweep-example"
@@ -46,6 +47,17 @@ class Example(Work):
         # With 1 it ends too where some trials could not be had, which their rows say.
         return super().ended_well(status, said) or (status == 1 and b"Tables: " in said)
 
+    @property
+    def finished(self) -> bool:
+        """Whether all its trials are done, by the last word of whoever worked on it."""
+        try:
+            return read_runner(self.folder).state == "done"
+        except StoreError:
+            return False
+
     def worked_on(self) -> bool:
         """Whether a process has the seat."""
-        return worked_on(self.folder, read_runner(self.folder))
+        try:
+            return worked_on(self.folder, read_runner(self.folder))
+        except StoreError:
+            return False

@@ -23,7 +23,7 @@ from lab.sweeping.example import FILE, Example
 from lab.sweeping.finder import Finder
 from lab.sweeping.style import CSS as OWN_CSS
 from lab.sweeping.summary import lines, measure, sentence, standing, table
-from lab.sweeping.table import SweepTable, fixed, moving
+from lab.sweeping.table import SweepTable, fixed, listed, moving
 from lab.words import READING, Changes, mark
 from lab.work import State
 from ssl_lab.atomic import cannot_write
@@ -171,7 +171,7 @@ class Sweeps(Page):
 
     def _begin(self) -> None:
         self._allowed()
-        if self.example.state(self._finished()) == "done":
+        if self.example.state(self.example.finished) == "done":
             self.example.set_aside()
         self.example.start()
         self._complaint = ""
@@ -190,16 +190,6 @@ class Sweeps(Page):
     def _allowed(self) -> None:
         if not self._may_work():
             raise SSLLabError(WATCH_ONLY)
-
-    def _finished(self) -> bool:
-        """Whether the example is done."""
-        view = self._view
-        try:
-            if view is None or view.folder != self.example.folder:
-                view = self.finder.get(self.example.name) if self.example.begun else None
-        except (SSLLabError, OSError):
-            return False
-        return view is not None and view.state == "done"
 
     def _tell_error(self, name: str) -> None:
         trial = next((t for t in self._view.trials if t.name == name), None) if self._view is not None else None
@@ -231,6 +221,10 @@ class Sweeps(Page):
         drawn |= self._set(self.status, f"<p class='ssl-sentence'>{badge} {html.escape(said)}</p>")
         self._set(self.bar, f"<progress max='1' value='{view.share:.3f}' aria-label='The whole sweep'></progress>")
         words = [standing(view), view.runner.message]
+        rows = listed(view)
+        if len(rows) < len(view.trials):
+            which = f"{rows[0] + 1:,} to {rows[-1] + 1:,} of {len(view.trials):,}"
+            words.append(f"The trials {which} are listed below; the CSV has all.")
         self._set(self.standing, "".join(f"<p>{html.escape(line)}</p>" for line in dict.fromkeys(words) if line))
         if by is not None:
             drawn |= self.chart.update(found, by.name)
@@ -285,7 +279,7 @@ class Sweeps(Page):
         return names[0] if names else ""
 
     def _show_example(self) -> bool:
-        state, allowed = self.example.state(self._finished()), self._may_work()
+        state, allowed = self.example.state(self.example.finished), self._may_work()
         Changes(self.begin).set("description", START[state])
         Changes(self.begin).set("disabled", state in BUSY or not allowed)
         mine = self._name == self.example.name and state in ("starting", "working")

@@ -11,6 +11,9 @@ from ssl_lab.config import dataset_info
 from ssl_lab.errors import ConfigError
 from ssl_lab.sweep.progress import SweepView, TrialView
 
+MOST = 200
+"""Labels in the table of numbers."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -139,7 +142,12 @@ def table(found: Sequence[Line], by: Measure | None) -> str:
     """The lines as an HTML table, best first, for whoever reads better than looks."""
     if by is None:
         return ""
-    ordered = sorted(found, key=lambda line: (line.mean is None, -(line.mean or 0.0)))
+    ordered = sorted(found, key=lambda line: (line.mean is None, -(line.mean or 0.0)))[:MOST]
+    some = (
+        f" The best {MOST} of {len(found):,} labels; the command line's summary.csv has all."
+        if len(found) > MOST
+        else ""
+    )
     rows = ""
     for line in ordered:
         mean = "" if line.mean is None else f"{line.mean:.2f}"
@@ -151,7 +159,7 @@ def table(found: Sequence[Line], by: Measure | None) -> str:
     return (
         # It is reached by Tab, so that the arrow keys scroll the box that it lies in.
         f"<table tabindex='0'><caption>{by.name.capitalize()}, % of the test images, over the seeds; spread is the "
-        "standard deviation.</caption><thead><tr><th scope='col'>label</th><th scope='col'>mean</th>"
+        f"standard deviation.{some}</caption><thead><tr><th scope='col'>label</th><th scope='col'>mean</th>"
         "<th scope='col'>spread</th><th scope='col'>trials done</th>"
         f"</tr></thead><tbody>{rows}</tbody></table>"
     )

@@ -14,6 +14,8 @@ from lab.sketch import LEAST
 from lab.sweeping.finder import openable
 from ssl_lab.sweep.progress import SweepView, TrialView
 
+MOST = 1_000
+"""Trials that are listed at once."""
 NOTE = 160
 """Characters of an error in the table; all of it comes when it is asked for."""
 
@@ -133,14 +135,26 @@ class SweepTable(anywidget.AnyWidget):
     there is more of it."""
 
 
+def listed(view: SweepView) -> range:
+    """Places in the plan of the trials that are listed: all, or, where they are too many, those around the work."""
+    count = len(view.trials)
+    if count <= MOST:
+        return range(count)
+    at = next((place for place, trial in enumerate(view.trials) if trial.state not in ("done", "failed")), 0)
+    # It moves rarely: each time all rows are made anew.
+    quarter = MOST // 4
+    start = min(max(0, (at // quarter - 1) * quarter), count - MOST)
+    return range(start, start + MOST)
+
+
 def fixed(view: SweepView) -> list[list[Any]]:
     """For :attr:`SweepTable.trials`."""
-    return [[trial.name, trial.label, trial.seed] for trial in view.trials]
+    return [[trial.name, trial.label, trial.seed] for trial in (view.trials[place] for place in listed(view))]
 
 
 def moving(view: SweepView) -> list[list[Any]]:
     """For :attr:`SweepTable.live`."""
-    return [_row(trial, view.working) for trial in view.trials]
+    return [_row(view.trials[place], view.working) for place in listed(view)]
 
 
 def _row(trial: TrialView, working: bool) -> list[Any]:

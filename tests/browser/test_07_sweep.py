@@ -159,15 +159,13 @@ def test_a_sweep_is_started_here_fails_in_part_and_is_looked_at(served: Server, 
     assert there.get_attribute("target") == "_blank"
     address = str(there.evaluate("a => a.href"))
     page_is_clean(page)
-    page.leaving = True
-    view.goto(address, wait_until="commit")
-    page.leaving = False
-    view.wait_for_selector(".ssl-bench .bqplot path.line", timeout=60_000)
-    headline = view.locator(".ssl-headline")
+    bench = open_page(address)
+    bench.page.wait_for_selector(".ssl-bench .bqplot path.line", timeout=60_000)
+    headline, legend = bench.page.locator(".ssl-headline"), bench.page.locator(".ssl-legend")
     eventually(lambda: f"trial: {NAME}/ema-0.5-seed0" in headline.inner_text(), "the trial", 60)
-    eventually(lambda: "ema-0.5-seed1" in view.locator(".ssl-legend").inner_text(), "the other one")
-    assert "This is a trial of a sweep" in view.locator(".ssl-banner").inner_text()
-    page_is_clean(page)
+    eventually(lambda: "ema-0.5-seed1" in legend.inner_text(), "the other one")
+    assert "This is a trial of a sweep" in bench.page.locator(".ssl-banner").inner_text()
+    page_is_clean(bench)
 
 
 @pytest.mark.parametrize(("width", "dark"), [(380, True), (420, False)])

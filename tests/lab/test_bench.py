@@ -423,6 +423,9 @@ def test_a_trial_of_a_sweep_is_looked_at_and_compared_and_steered_by_nobody(open
     bench._on_timeline(bench.timeline, {"do": "fork", "step": 6}, [])
     wait_for(lambda: bench.store is not None and bench.store.name == "ema-0.5-seed0-fork-1")
     assert (tmp_path / "ema-0.5-seed0-fork-1" / "run.sqlite").is_file()
+    named = open_bench(run=keys[1])
+    named.start()
+    wait_for(lambda: named.browser.run == keys[1])
     # An address leads to trials of the folder, and nowhere else.
     for wrong in ("trial: box/none", "trial: box", "trial: ../box/ema-0.5-seed0", "trial: box/../box/ema-0.5-seed0"):
         with pytest.raises(SSLLabError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import os
 import socket
@@ -23,7 +24,8 @@ from lab.sweeping.example import NAME, Example, shipped
 from lab.sweeping.finder import Finder, openable
 from lab.sweeping.page import WATCH_ONLY
 from lab.sweeping.summary import Line, best, lines, measure, sentence, standing, table
-from lab.sweeping.table import NOTE, heights
+from lab.sweeping.table import MOST as ROWS
+from lab.sweeping.table import NOTE, heights, listed
 from lab.work import Work
 from ssl_lab.errors import SSLLabError, StoreError
 from ssl_lab.seat import Seat
@@ -34,6 +36,7 @@ from tests.lab.class_room import make_run, say, tell
 from tests.lab.conftest import wait_for
 
 CLASS = House(own_only=True, host_key=digest("teacher's"))
+Open = Callable[..., Sweeps]
 GRID: dict[str, list[Any]] = {"ema": [0.0, 0.5, 0.99]}
 
 
@@ -230,6 +233,29 @@ def test_small_spectra() -> None:
     assert heights(()) == []
 
 
+def test_of_thousands_those_around_the_work_are_listed(open_page: Open, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    trials = begun(folder, {"lr": list(np.linspace(0.01, 0.1, 2_600))}, seeds=1)
+    page = open_page("study")
+    page.publisher.stop()
+    page._show()
+    assert [row[0] for row in page.table.trials] == [trial.name for trial in trials[:ROWS]]
+    assert f"The trials 1 to {ROWS:,} of 2,600" in page.standing.value
+    assert page.lines.value.count("<tr>") == 201
+    seen = Finder(tmp_path).get("study")
+
+    def done(count: int) -> range:
+        changed = tuple(
+            dataclasses.replace(trial, state="done" if place < count else "waiting")
+            for place, trial in enumerate(seen.trials)
+        )
+        return listed(dataclasses.replace(seen, trials=changed))
+
+    assert done(600) == range(250, 250 + ROWS)
+    assert done(2_550) == range(2_600 - ROWS, 2_600)
+    assert done(2_600) == range(ROWS)
+
+
 def test_an_axis_holds_what_it_shows() -> None:
     for low, high in ((97.0, 97.0), (96.2, 97.9), (0.0, 100.0), (99.9, 100.0), (10.0, 98.0), (0.0, 0.4)):
         below, above = around(low, high)
@@ -265,8 +291,6 @@ def test_the_picture_by_label() -> None:
 
 
 # ---------------------------------------------------------------- the page
-
-Open = Callable[..., Sweeps]
 
 
 @pytest.fixture
@@ -425,6 +449,26 @@ def test_in_a_class_only_the_host_starts_and_stops(open_page: Open, tmp_path: Pa
         wait_for((folder / STOP).exists, 10)
     finally:
         seat.leave()
+
+
+def test_the_example_beside_another_sweep_is_not_read_as_a_whole(
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(tmp_path / NAME)
+    begun(tmp_path / "study")
+    page = open_page("study")
+    page.publisher.stop()
+    plans: list[Path] = []
+    monkeypatch.setattr("lab.sweeping.finder.read_plan", plans.append)
+    for state, words in (("stopped", "begun"), ("done", "done"), ("failed", "begun")):
+        write_runner(tmp_path / NAME, RunnerRecord(state=state))  # type: ignore[arg-type]
+        page._show()
+        assert page.example.state(page.example.finished) == words
+    assert plans == []
+    # A broken word is nobody's word.
+    (tmp_path / NAME / "runner.json").write_text("{")
+    page._show()
+    assert page.begin.description == "Go on with the example"
 
 
 def test_what_a_stranger_wrote_is_shown_as_text(open_page: Open, tmp_path: Path) -> None:
