@@ -63,7 +63,7 @@ c.Authenticator.admin_users = set(INSTRUCTORS)
 
 # For trying, and for a room in which people trust each other: one password for all students, who could come in under
 # each other's names, and another one for the instructor. On a real machine put your own sign-in here in place of it:
-#   c.JupyterHub.authenticator_class = "pam"       accounts of this machine; or "oauthenticator...", "ltiauthenticator..."
+#   c.JupyterHub.authenticator_class = "pam"  # this machine's accounts; OAuth and LTI have packages of their own
 c.JupyterHub.authenticator_class = "shared-password"
 
 

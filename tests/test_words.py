@@ -110,6 +110,23 @@ HOW: dict[str, Run | Serve | Elsewhere] = {
     "uv run mkdocs build --strict": Elsewhere("tests/browser/test_docs.py", '"mkdocs", "build", "--strict"'),
     "uv run python -m benchmarks.trust --list": Run(says="crash"),
     "python -m lab.jupyter": Elsewhere("binder/postBuild", "python -m lab.jupyter"),
+    "npm install -g configurable-http-proxy": Elsewhere(".ci/run", "npm install -g configurable-http-proxy"),
+    "uv run --extra hub jupyterhub -f hub/jupyterhub_config.py": Elsewhere(
+        "tests/browser/test_hub.py", '"-f", str(ROOT / "hub" / "jupyterhub_config.py")'
+    ),
+    # Of a cluster there is none here: the words stand in the file that they are about, which test_hub_files.py reads.
+    **{
+        command: Elsewhere("hub/kubernetes/values.yaml", command)
+        for command in (
+            "repo2docker --no-run --image-name REGISTRY/ssl-lab:TAG .",
+            "docker push REGISTRY/ssl-lab:TAG",
+            "helm repo add jupyterhub https://hub.jupyter.org/helm-chart/",
+            "kubectl create namespace ssl-lab",
+            "kubectl apply --namespace ssl-lab --filename hub/kubernetes/stage.yaml",
+            "helm upgrade --install ssl-lab jupyterhub/jupyterhub --namespace ssl-lab "
+            "--values hub/kubernetes/values.yaml",
+        )
+    },
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +90,22 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     }
     with server(command, port, root, settings, ready="/hub/login") as running:
         try:
+            # The proxy is there before the hub, and says that it knows no such page.
+            eventually(lambda: "username_input" in text_of(running.at("/hub/login")), "the hub's door", 90)
             yield Hub(running, home)
         finally:
             # Engines outlive the servers of the pages that started them.
             for pid in with_stage(home / "stage"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def text_of(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
 
 
 def with_stage(stage: Path) -> list[int]:
@@ -197,9 +208,9 @@ def test_a_class_follows_the_instructor(hub: Hub, open_page: Callable[..., Watch
     base = "/user/teacher/ssl-lab/01-bench.ipynb"
     teacher.page.get_by_role("link", name="The bench", exact=True).click(no_wait_after=True)
 
-    # Ann's page waits, Bob looks at something else; neither needs an engine for it.
+    # Ann's page waits, at the address that is handed out; Bob looks at something else; neither needs an engine.
     arrived(ann)
-    go(ann, hub.at.at("/user/ann/ssl-lab/01-bench.ipynb?follow=1"))
+    go(ann, hub.at.at("/hub/user-redirect/ssl-lab/?follow=1"))
     eventually(lambda: "Nothing is shown yet" in stage_words(ann), "the page to wait")
     assert ann.page.get_by_role("button", name="Run", exact=True).is_disabled()
     arrived(bob)
@@ -270,7 +281,7 @@ def test_a_class_follows_the_instructor(hub: Hub, open_page: Callable[..., Watch
 
     # Bob's own fork goes on in Bob's own engine.
     press(bob, "Fork here")
-    eventually(lambda: f"{name}-fork-1" in bob.page.url, "the fork's address", 60)
+    eventually(lambda: f"run={name}-fork-1" in bob.page.evaluate("location.search"), "the fork's address", 60)
     ready(bob)
     eventually(lambda: "The instructor shows" in stage_words(bob), "a way back")
     begun = step(bob)
