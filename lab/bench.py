@@ -193,7 +193,8 @@ class Bench:
         """Whether the page has no run yet, and follows as soon as the instructor shows one."""
         self._announced = ""
         """What was last put on stage, as far as the page has said so."""
-        if self.house.stage:
+        # A lesson is about its own run: whoever is in one is not led away from it.
+        if self.house.stage and (self.house.instructor or show.setup):
             self.stage = StageBox(
                 self.house,
                 folder,
