@@ -119,6 +119,18 @@ def with_stage(stage: Path) -> list[int]:
     return found
 
 
+def kernels(hub: Hub, user: str) -> list[int]:
+    """Kernels of a user's pages."""
+    mark = f"SSL_LAB_RESULTS={hub.home / 'users' / user / 'results'}".encode()
+    found = []
+    for pid in with_stage(hub.stage):
+        with contextlib.suppress(OSError):
+            proc = Path(f"/proc/{pid}")
+            if mark in (proc / "environ").read_bytes().split(b"\0") and b"ipykernel" in (proc / "cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
 def sign_in(open_page: Callable[..., Watched], hub: Hub, name: str, password: str, **how: object) -> Watched:
     """Signs somebody in, whose server then starts: :func:`arrived` waits for it."""
     page = open_page(hub.at.at("/hub/login?next=%2Fhub%2Fspawn"), **how)
@@ -319,3 +331,10 @@ def test_a_class_follows_the_instructor(hub: Hub, open_page: Callable[..., Watch
     assert last > 0
     for page in (teacher, ann, bob):
         page_is_clean(page, NOISE)
+
+    # A page that is closed leaves no kernel behind on its student's server.
+    assert kernels(hub, "bob")
+    bob.leaving = True
+    bob.page.close(run_before_unload=True)
+    eventually(lambda: not kernels(hub, "bob"), "the kernel of a closed page to end", 60)
+    assert kernels(hub, "ann")
