@@ -177,6 +177,8 @@ EXECUTE = """async ([address, code]) => new Promise((resolve) => {
     content: { code, silent: false, store_history: false, user_expressions: {}, allow_stdin: false },
   }));
   socket.onmessage = (event) => {
+    // Pictures come as bytes.
+    if (typeof event.data !== "string") return;
     const message = JSON.parse(event.data);
     if (message.parent_header.msg_id === id && message.msg_type === "execute_reply") {
       socket.close();
