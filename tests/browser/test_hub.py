@@ -229,6 +229,10 @@ def test_a_class_follows_the_instructor(hub: Hub, open_page: Callable[..., Watch
     assert ann.page.get_by_role("button", name="Run", exact=True).is_disabled()
     arrived(bob)
     axe(bob)
+    # All that leads on stays on Bob's own server, but for the way out.
+    links = bob.page.locator("a[href]:not([href^='#'])").evaluate_all("all => all.map(a => new URL(a.href).pathname)")
+    assert len(links) > 8
+    assert {path for path in links if not path.startswith("/user/bob/")} == {"/hub/logout"}
     go(bob, hub.at.at(f"/user/bob/ssl-lab/01-bench.ipynb?run={quote('recording: collapse-and-return')}"))
 
     ready(teacher)
