@@ -42,8 +42,8 @@ BEGIN, STEP, SET, LOAD, END = range(1, 6)
 
 PATIENCE = 15.0
 """Seconds that a step may go on after this process was asked to stop: what it waits for may never come."""
-LAST_PATIENCE = 22.0
-"""Seconds after which a following rank that was asked to stop ends by itself; torchrun kills after 30."""
+NO_WORD = 3.0
+"""Seconds that a following rank that was asked to stop, as all others were, goes on to wait for a word of rank 0."""
 
 SHUTDOWN = 25
 """Seconds that :func:`launch` gives the ranks to save and end before it kills them."""
@@ -197,20 +197,25 @@ class Company:
 
     def attentive(self) -> Attentive:
         """Takes signals while the run is trained."""
-        return Attentive(PATIENCE, self._is_stuck)
+        return Attentive(self._is_stuck)
 
-    def _is_stuck(self, patience: float) -> bool:
+    def _is_stuck(self, asked: float) -> bool:
         since = self._trainer.since if isinstance(self._trainer, Leader) else None
-        return since is not None and time.monotonic() - since > patience
+        stuck = since is not None and time.monotonic() - max(since, asked) > PATIENCE
+        if stuck:
+            print(
+                "ssl-lab: The step under way waits for a rank that does not answer. What is on record is safe: "
+                "--resume goes on from the last checkpoint.", file=sys.stderr, flush=True,
+            )  # fmt: skip
+        return stuck
 
-    def end(self, lost_one: bool = False) -> None:
+    def end(self) -> None:
         """Lets the other ranks go."""
         if self._ended or self._ranks is None:
             return
         self._ended = True
-        if not lost_one:
-            with suppress(LostRankError):
-                self._ranks.tell(END)
+        with suppress(LostRankError):
+            self._ranks.tell(END)
 
 
 def _job() -> str:
@@ -229,12 +234,11 @@ class Attentive:
     this process is gone.
 
     Args:
-        patience: seconds after which, once asked, ``stuck`` is looked at.
-        stuck: whether there is nothing more to wait for; the process then ends at once.
+        stuck: whether there is nothing more to wait for, since it was asked to end; the process then ends at once.
     """
 
-    def __init__(self, patience: float, stuck: Callable[[float], bool]) -> None:
-        self._patience, self._stuck = patience, stuck
+    def __init__(self, stuck: Callable[[float], bool]) -> None:
+        self._stuck = stuck
         self._stop, self._over = threading.Event(), threading.Event()
         self._before: dict[int, Any] = {}
         self._parent = os.getppid()
@@ -261,12 +265,8 @@ class Attentive:
             if heard and asked is None:
                 asked = time.monotonic()
                 self._stop.set()
-            if asked is not None and time.monotonic() - asked > self._patience and self._stuck(self._patience):
-                print(
-                    "ssl-lab: This step waits for a rank that does not answer. What is on record is safe; --resume "
-                    "goes on from the last checkpoint.",
-                    file=sys.stderr, flush=True,
-                )  # fmt: skip
+            if asked is not None and self._stuck(asked):
+                # The main thread may stand in a call that never returns.
                 os._exit(1)
 
     def __exit__(self, *_: object) -> None:
@@ -296,21 +296,23 @@ def as_rank(work: Callable[[Company], int]) -> int:
     try:
         if ranks.rank == 0:
             return _with_verdict(lambda: _led(work, Company(ranks)))
-        with Attentive(LAST_PATIENCE, lambda _: True):
+        with Attentive(lambda asked: _is_left(ranks, asked)):
             return _followed(ranks)
     finally:
         ranks.close()
 
 
+def _is_left(ranks: Ranks, asked: float) -> bool:
+    """Whether nothing comes any more for a following rank that was asked to stop at ``asked``."""
+    now, since = time.monotonic(), ranks.waits_since
+    return now - asked > PATIENCE if since is None else now - max(asked, since) > NO_WORD
+
+
 def _led(work: Callable[[Company], int], company: Company) -> int:
     try:
-        status = work(company)
-    except LostRankError:
-        company.end(lost_one=True)
-        raise
+        return work(company)
     finally:
         company.end()
-    return status
 
 
 def _followed(ranks: Ranks) -> int:

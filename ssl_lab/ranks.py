@@ -1,8 +1,8 @@
 """The ranks of a run: processes that step it together, each with its share of every batch, and what they exchange.
 
-Two groups of torch.distributed: one for the numbers of a step (nccl between GPUs, gloo between CPUs), and one of gloo
-for what the first rank tells the others. The second waits for as long as a run stands paused; that a rank is gone shows
-by its closed connection and not by a clock, and whoever started the ranks ends them.
+What rank 0 tells the others goes through torch.distributed's store, in which a word can be waited for as long as a run
+stands paused; the numbers of a step go through a group of torch.distributed (nccl between GPUs, gloo between CPUs).
+That a rank is gone shows there by its closed connection, and whoever started the ranks, as torchrun, ends them all.
 
 All ranks hold the same weights, F, Wp and target, bit by bit: each number that is made from all images is reduced over
 the ranks before anything depends on it.
@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,13 +25,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from ssl_lab.errors import ConfigError, SSLLabError
 
 LONGEST_PAUSE = timedelta(days=365)
 """A run may stand paused for this long before the waiting ranks give up."""
-LONGEST_COLLECTIVE = timedelta(minutes=10)
+LONGEST_COLLECTIVE = timedelta(minutes=3)
 """A rank that is this late within a step, though its process lives, ends the job."""
+CONNECTS = 3
+"""Tries to connect the ranks, of which gloo gives up too soon on a very busy machine."""
+WORDS_KEPT = 1_000
+"""Words of rank 0 that stay in the store; none of the others is as many steps behind."""
 
 
 class LostRankError(SSLLabError):
@@ -74,16 +81,56 @@ class Ranks:
         self.device = torch.device("cpu")
         self.backend = "gloo"
         """Of the group that the numbers go through."""
-        dist.init_process_group("gloo", timeout=LONGEST_PAUSE, rank=self.rank, world_size=self.world)
         self.numbers: dist.ProcessGroup | None = None
         """The group that the numbers of a step go through; None before :meth:`settle`."""
-        self._peers: list[_Peer] = [_Peer(*found) for found in self._gathered((socket.gethostname(), os.getpid()))]
+        self.waits_since: float | None = None
+        """Since when this rank waits for a word of rank 0; None while it does something."""
+        store = next(rendezvous("env://", self.rank, self.world))[0]
+        token = self._met(store)
+        self._store = PrefixStore(token, store)
+        # One client waits while the group uses the other.
+        waiting = store.clone()
+        waiting.set_timeout(LONGEST_PAUSE)
+        self._words = PrefixStore(token, waiting)
+        self._told = self._asked = self._connects = 0
+        self._peers: list[_Peer] = []
+        self.agree()
 
-    def _gathered(self, mine: Any) -> list[Any]:
-        found: list[Any] = [None] * self.world
+    def _met(self, store: Store) -> str:
+        """A word that the ranks of this start have in common, and with no earlier start.
+
+        torchrun's store outlives the ranks, and holds what those before them have left: where gloo's earlier addresses
+        are taken for the present ones, ranks that were started again wait for each other for ever. So each rank says
+        hello with a word of its own, and is welcome when rank 0 answers that very word.
+        """
+        own = uuid.uuid4().hex
+        if self.rank > 0:
+            store.set(f"hello/{self.rank}", own)
+            token = bytes(store.get(f"welcome/{own}")).decode()
+            store.set(f"{token}/here/{self.rank}", "")
+            return token
+        welcome: set[str] = set()
+        missing = set(range(1, self.world))
+        while missing:
+            for rank in sorted(missing):
+                if store.check([f"{own}/here/{rank}"]):
+                    missing.discard(rank)
+                elif store.check([f"hello/{rank}"]):
+                    # Perhaps of an earlier start: then another one comes.
+                    word = bytes(store.get(f"hello/{rank}")).decode()
+                    if word not in welcome:
+                        welcome.add(word)
+                        store.set(f"welcome/{word}", own)
+            time.sleep(0.02)
+        return own
+
+    def _gathered(self, mine: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What each rank says, in their order; waits for all of them."""
+        self._asked += 1
+        key = f"asked/{self._asked}"
         with self._said():
-            dist.all_gather_object(found, mine)
-        return found
+            self._words.set(f"{key}/{self.rank}", json.dumps(dict(mine)))
+            return [dict(json.loads(self._words.get(f"{key}/{rank}"))) for rank in range(self.world)]
 
     # ------------------------------------------------------------ beginning and end
 
@@ -112,10 +159,40 @@ class Ranks:
             torch.cuda.set_device(self.device)
         else:
             self.device, self.backend = torch.device("cpu"), "gloo"
-        group = dist.new_group(backend=self.backend, timeout=LONGEST_COLLECTIVE)
-        assert isinstance(group, dist.ProcessGroup)  # all ranks are in it
-        self.numbers = group
+        if self.numbers is None:
+            self._connect()
         return self.device
+
+    def _connect(self) -> None:
+        """Makes the group; all ranks, or all of them once more.
+
+        Raises:
+            ConfigError: they cannot reach each other.
+        """
+        while True:
+            self._connects += 1
+            failed = ""
+            try:
+                dist.init_process_group(
+                    self.backend, store=PrefixStore(f"numbers/{self._connects}", self._store), rank=self.rank,
+                    world_size=self.world, timeout=LONGEST_COLLECTIVE,
+                    device_id=self.device if self.device.type == "cuda" else None,
+                )  # fmt: skip
+            except RuntimeError as error:
+                failed = (str(error).splitlines() or [""])[0][:200]
+            failures = [said["failed"] for said in self._gathered({"failed": failed})]
+            if not any(failures):
+                break
+            self._leave()
+            if self._connects >= CONNECTS:
+                raise ConfigError(f"The ranks cannot reach each other: {next(filter(None, failures))}")
+        group = dist.group.WORLD
+        assert group is not None
+        self.numbers = group
+
+    def _leave(self) -> None:
+        with suppress(RuntimeError, ValueError, AssertionError):
+            dist.destroy_process_group()
 
     def agree(self, error: str = "", about: str = "") -> None:
         """Tells all ranks whether this one can go on, and learns it of them. A collective.
@@ -127,9 +204,8 @@ class Ranks:
         Raises:
             ConfigError: some rank cannot, or ``about`` differs; on all ranks alike.
         """
-        self._peers = [
-            _Peer(**found) for found in self._gathered(asdict(_Peer(socket.gethostname(), os.getpid(), error, about)))
-        ]
+        mine = _Peer(socket.gethostname(), os.getpid(), error, about)
+        self._peers = [_Peer(**found) for found in self._gathered(asdict(mine))]
         for rank, peer in enumerate(self._peers):
             if peer.error:
                 # What all of them say is no matter of one of them.
@@ -144,38 +220,40 @@ class Ranks:
 
     def close(self) -> None:
         """Leaves the groups."""
-        with suppress(RuntimeError, ValueError):
-            dist.destroy_process_group()
+        self._leave()
+        # Who has what the store lies in must be the last to go.
+        with suppress(RuntimeError):
+            if self.rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
+                for rank in range(1, self.world):
+                    self._words.wait([f"left/{rank}"], timedelta(seconds=10))
+            self._words.set(f"left/{self.rank}", "")
 
     # ------------------------------------------------------------ what the first rank tells the others
 
     def tell(self, what: int, payload: Mapping[str, Any] | None = None) -> None:
-        """Rank 0 to all others, which :meth:`hear` it: two numbers, and a payload (what JSON holds) if there is one.
+        """Rank 0 to all others, which :meth:`hear` it: a number, and a payload (what JSON holds) if there is one.
 
         Raises:
-            LostRankError: a rank is gone.
+            LostRankError: the store is gone.
         """
-        words = b"" if payload is None else json.dumps(dict(payload)).encode()
+        self._told += 1
         with self._said():
-            dist.broadcast(torch.tensor([what, len(words)]), 0)
-            if words:
-                dist.broadcast(torch.frombuffer(bytearray(words), dtype=torch.uint8), 0)
+            self._words.set(f"told/{self._told}", json.dumps([what, payload and dict(payload)]))
+            if self._told > WORDS_KEPT:
+                self._words.delete_key(f"told/{self._told - WORDS_KEPT}")
 
     def hear(self) -> tuple[int, dict[str, Any]]:
         """What rank 0 tells next, however long that takes.
 
         Raises:
-            LostRankError: rank 0 is gone.
+            LostRankError: the store is gone.
         """
-        head = torch.zeros(2, dtype=torch.int64)
+        self._told += 1
+        self.waits_since = time.monotonic()
         with self._said():
-            dist.broadcast(head, 0)
-            what, length = head.tolist()
-            if not length:
-                return what, {}
-            words = torch.zeros(length, dtype=torch.uint8)
-            dist.broadcast(words, 0)
-        return what, dict(json.loads(bytes(words.tolist())))
+            what, payload = json.loads(self._words.get(f"told/{self._told}"))
+        self.waits_since = None
+        return int(what), dict(payload or {})
 
     # ------------------------------------------------------------ numbers of a step
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +22,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from torch import distributed as dist
 
 from ssl_lab import Trainer, cli
 from ssl_lab.config import CIFAR10, GAUSSIAN, STL10, Recipe
 from ssl_lab.errors import ConfigError
-from ssl_lab.ranks import share
+from ssl_lab.ranks import Ranks, share
 from ssl_lab.replay import replay
 from ssl_lab.store import open_run
 from ssl_lab.views import ViewStream
@@ -143,6 +145,28 @@ def test_the_ranks_share_what_one_process_sees(recipe: Recipe, world: int) -> No
 def test_a_batch_that_is_too_small_is_refused() -> None:
     with pytest.raises(ConfigError, match="Take 8, or fewer ranks"):
         share(SimpleNamespace(rank=0, world=4), 4)  # type: ignore[arg-type]
+
+
+def test_ranks_do_not_take_what_an_earlier_start_left_for_their_own() -> None:
+    """torchrun's store outlives them: three ranks that were started again once waited for addresses of the dead."""
+    store = dist.HashStore()
+
+    def start() -> list[str]:
+        def meet(rank: int) -> str:
+            ranks = Ranks.__new__(Ranks)
+            ranks.rank, ranks.world = rank, 3
+            return ranks._met(store)
+
+        with ThreadPoolExecutor(3) as threads:
+            first = threads.submit(meet, 0)
+            # Rank 0 has seen the words of the start before by the time that the others come.
+            time.sleep(0.1)
+            others = [threads.submit(meet, rank) for rank in (1, 2)]
+            return [found.result(timeout=60) for found in (first, *others)]
+
+    tokens = [start() for _ in range(3)]
+    assert all(len(set(found)) == 1 for found in tokens), "one word for all ranks of a start"
+    assert len({found[0] for found in tokens}) == 3, "another one for each start"
 
 
 def test_float64_is_for_all_numbers_and_close_to_float32(make_trainer: Callable[..., Trainer]) -> None:
