@@ -13,6 +13,9 @@ from functools import lru_cache
 FLOAT = 4
 """Bytes of a number on the wire: gradients, statistics and F are float32."""
 
+VIEWS = 2
+"""Of an image in a step."""
+
 BUCKET = 25 * 2**20
 """Bytes of gradients that DistributedDataParallel sends at once; its default."""
 
@@ -26,15 +29,18 @@ class Model:
     """Of one forward pass of one image; counted."""
     parameters: int
     """Of encoder, projector and predictor; counted."""
-    channels: tuple[int, ...]
-    """Of each batch norm of encoder and projector; counted."""
+    channels: int
+    """Of all batch norms of encoder and projector together; counted."""
+    norms: int
+    """Batch norms that a step meets in a network: the encoder's twice, for each view goes through a large one by itself,
+    and the projector's once; counted."""
     dim: int
     """Of the projections, d: F and Wp are (d, d)."""
 
     @property
     def image_flop(self) -> float:
-        """FLOP of one image in a step: two views, each online forward and back (three passes' worth) and the target's."""
-        return 2 * (3 + 1) * self.flop
+        """FLOP of one image in a step: each view online there and back (as much as three) and through the target."""
+        return VIEWS * (3 + 1) * self.flop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +62,13 @@ class Traffic:
     gradients: int
     statistics: int
     predictor: int
-    control: int
     collectives: int
     """Small ones, each of which is waited for."""
 
     @property
     def total(self) -> int:
         """Bytes of all of them."""
-        return self.gradients + self.statistics + self.predictor + self.control
+        return self.gradients + self.statistics + self.predictor
 
 
 LINKS = (
@@ -74,8 +79,8 @@ LINKS = (
 """The machines of the tables; all assumed."""
 
 SPEEDS = (100e12, 200e12)
-"""FLOP a second that a GPU makes of a network's: an eighth and a quarter of the 790 TFLOP/s that an H200 was measured to
-make of large products; assumed."""
+"""FLOP a second that a GPU makes of a network's: an eighth and a quarter of the 790 TFLOP/s that an H200 was measured
+to make of large products; assumed."""
 
 
 @lru_cache(maxsize=4)
@@ -84,6 +89,7 @@ def model(name: str, hidden: int = 4096, dim: int = 256) -> Model:
     import torch
     import torchvision
     from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
     from torch.utils.flop_counter import FlopCounterMode
 
     # Shapes are enough to count.
@@ -99,26 +105,27 @@ def model(name: str, hidden: int = 4096, dim: int = 256) -> Model:
         network = nn.Sequential(encoder, projector).eval()
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, 3, 224, 224))
-    norms = [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    parameters = sum(p.numel() for part in (network, predictor) for p in part.parameters())
+    norms = [[m.num_features for m in part.modules() if isinstance(m, _BatchNorm)] for part in (encoder, projector)]
     return Model(
-        name=name, flop=float(counter.get_total_flops()), parameters=parameters, channels=tuple(norms), dim=dim
+        name=name,
+        flop=float(counter.get_total_flops()),
+        parameters=sum(p.numel() for part in (network, predictor) for p in part.parameters()),
+        channels=sum(sum(part) for part in norms),
+        norms=VIEWS * len(norms[0]) + len(norms[1]),
+        dim=dim,
     )
 
 
 def traffic(m: Model) -> Traffic:
     """What a step of DirectPred with EMA hands to the collectives; each goes over the wire about twice (see below)."""
-    # Each view is a pass of its own through the encoder: two online, there and back, and two of the target.
-    passes = 2 + 2 + 2
-    # Mean, inverse deviation and count of each channel are gathered; back go two sums a channel.
-    statistics = passes * sum(2 * channels + 1 for channels in m.channels)
+    # Forward a mean and a deviation of each channel and view are gathered, of both networks; back go two sums.
+    statistics = 3 * 2 * VIEWS * m.channels
     return Traffic(
         gradients=FLOAT * m.parameters,
         statistics=FLOAT * statistics,
-        predictor=FLOAT * (2 + 1) * m.dim**2,
-        control=16,
-        # F with E[z f^T], Wp, both losses in one, the word of what comes next.
-        collectives=passes * len(m.channels) + 4,
+        # F with E[z f^T] and the loss in one; Wp.
+        predictor=FLOAT * (2 * m.dim**2 + 1 + m.dim**2),
+        collectives=3 * m.norms + 2,
     )
 
 
@@ -128,7 +135,7 @@ def seconds(m: Model, link: Link, images: float, speed: float) -> float:
     if link.gpus == 1:
         return compute
     t, share = traffic(m), 2 * (link.gpus - 1) / link.gpus
-    # Buckets travel while the rest of the gradients is computed: half of the step, online's way back of two passes in four.
+    # Buckets travel while other gradients are computed, which is half of the step: two of the worth of four passes.
     hidden, whole = compute / 2, share * t.gradients / link.bandwidth
     last = share * min(BUCKET, t.gradients) / link.bandwidth
     gradients = max(whole - hidden, last)
@@ -173,6 +180,9 @@ NEEDS = Needs(server=162e6, kernel=66e6, engine=390e6, watching=0.05, step=1 / 3
 
 ENGINE_RATE = 300
 """Steps a second of one engine process, all its runs together: its steps share one interpreter; measured."""
+
+ONE_ENGINE = 300
+"""Most students of a class that one engine is worth a thought for."""
 
 CORE_HOUR, GIGABYTE_HOUR = 0.035, 0.0045
 """US dollars; general-purpose machines on demand at the large clouds; assumed."""
@@ -249,7 +259,7 @@ def talk_table() -> Iterator[str]:
                 TITLES[name],
                 f"{m.parameters / 1e6:.1f} M",
                 f"{t.gradients / 1e6:.1f} MB",
-                f"{len(m.channels)} with {sum(m.channels):,} channels",
+                f"{m.channels:,} channels, met {m.norms} times",
                 f"{t.statistics / 1e6:.2f} MB",
                 f"{t.predictor / 1e6:.2f} MB",
                 f"{t.collectives}",
@@ -280,7 +290,13 @@ def efficiency_table() -> Iterator[str]:
                         f"{values[-1] * per_gpu * LINKS[-1].gpus:,.0f} images/s",
                     ]
                 )
-    head = ["network", "one GPU alone", "batch", *(f"{link.gpus} GPU{'s' * (link.gpus > 1)}" for link in LINKS), "64 make"]
+    head = [
+        "network",
+        "one GPU alone",
+        "batch",
+        *(f"{link.gpus} GPU{'s' * (link.gpus > 1)}" for link in LINKS),
+        "64 make",
+    ]
     return table(head, rows)
 
 
@@ -289,7 +305,7 @@ def class_table() -> Iterator[str]:
     rows = [
         [f"{c.students:,}", c.way, f"{c.memory / 1e9:,.0f} GB", f"{c.cores:,.0f}", f"{c.dollars:,.2f} $"]
         for students in (30, 300, 3000)
-        for c in (share(students), follow(students), work(students, 30))
+        for c in (*([share(students)] if students <= ONE_ENGINE else []), follow(students), work(students, 30))
     ]
     return table(["students", "how", "memory", "cores", "an hour"], rows)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import kernels, peers
+from benchmarks import kernels, peers, scaling
 from benchmarks.flops import counted, step_flop
 from benchmarks.images import random_cifar
 from benchmarks.paired import interleaved, ratios
@@ -238,3 +238,33 @@ def test_lightly_is_measured_where_it_is_installed() -> None:
 )
 def test_kernels_are_told_apart_by_their_names(kernel: str, name: str) -> None:
     assert kernels.group(kernel) == name
+
+
+# ------------------------------------------------------------------ scaling
+
+
+def test_the_page_on_scaling_says_what_its_arithmetic_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    scaling.main()
+    page = Path("docs/scaling.md").read_text()
+    for table in capsys.readouterr().out.strip().split("\n\n"):
+        assert table in page
+
+
+def test_a_step_says_what_two_real_ranks_were_counted_to_say() -> None:
+    """ResNet-18, width 64, hidden 512, d = 128, DirectPred: counted in a run of two gloo ranks."""
+    said = scaling.traffic(scaling.model("resnet18", hidden=512, dim=128))
+    assert said.collectives == 82 + 42 + 1
+    assert said.statistics + said.predictor == pytest.approx(170e3 + 216e3 + 65.5e3, rel=0.005)
+    assert said.gradients == pytest.approx(46.6e6, rel=0.02)
+
+
+def test_efficiency_has_its_limits() -> None:
+    """Alone 100 %; the more images a GPU the better; a slow wire costs what the bytes say."""
+    m = scaling.model("resnet50")
+    one, eight, _ = scaling.LINKS
+    assert scaling.efficiency(m, one, 1, 1e14) == 1
+    assert scaling.efficiency(m, eight, 1e6, 1e14) == pytest.approx(1, abs=1e-3)
+    slow = scaling.Link(name="", gpus=2, bandwidth=1e6, latency=0.0)
+    compute = m.image_flop / 1e14
+    assert scaling.seconds(m, slow, 1, 1e14) == pytest.approx(scaling.traffic(m).total / 1e6 + compute / 2)
+    assert scaling.efficiency(m, eight, 64, 1e14, of_whole=True) == scaling.efficiency(m, eight, 8, 1e14)

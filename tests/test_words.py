@@ -133,6 +133,7 @@ HOW: dict[str, Run | Serve | Elsewhere] = {
     "uv run ssl-lab sweep docs/study.toml --address auto --out /shared/study": Elsewhere(
         "tests/ssl_lab/test_sweep.py", '"--out", str(folder), "--address", cluster.address'
     ),
+    "uv run python -m benchmarks.scaling": Elsewhere("tests/test_benchmarks.py", "scaling.main()"),
     "uv run mkdocs build --strict": Elsewhere("tests/browser/test_docs.py", '"mkdocs", "build", "--strict"'),
     "uv run python -m benchmarks.trust --list": Run(says="crash"),
     "python -m lab.jupyter": Elsewhere("binder/postBuild", "python -m lab.jupyter"),
