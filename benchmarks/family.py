@@ -169,44 +169,38 @@ def _rows(found: dict[str, list[float]], alone: Together, family: Together, wher
 
 
 def _with_page(served: Served, browser: Browser, rounds: int, seconds: float) -> Iterator[Entry]:
-    """The same with a page that draws: of the one run, or of the whole family."""
-    page = open_bench(browser, served.bench)
-    name = run_name(page)
-    stores = []
+    """The same with a page that draws the one run, or the family; a page whose run stands costs nothing."""
+    one = open_bench(browser, served.bench)
+    name = run_name(one)
+    several = open_bench(browser, f"{served.url}?run={name}")
     before = {path.name for path in served.results.iterdir()}
-    page.locator(f".ssl-knob-{KNOB} .ssl-family").click()
-    page.wait_for_function("() => document.querySelectorAll('.ssl-member').length === 5")
-    page.wait_for_selector(".ssl-state.ssl-running")
-    family_page = page.url
-    press(page, "Pause")
-    page.wait_for_selector(".ssl-state.ssl-paused")
-    page.close()
-    for new in sorted({path.name for path in served.results.iterdir()} - before):
-        stores.append(open_run(new, served.results))
+    several.locator(f".ssl-knob-{KNOB} .ssl-family").click()
+    several.wait_for_function("() => document.querySelectorAll('.ssl-member').length === 5", timeout=180_000)
+    several.wait_for_selector(".ssl-state.ssl-running")
+    press(several, "Pause")
+    several.wait_for_selector(".ssl-state.ssl-paused")
+    members = sorted({path.name for path in served.results.iterdir()} - before)
     desk = EngineDesk(served.results)
     engine = desk.status().pid
     desk.close()
-    family, alone = Together(stores, engine), Together([open_run(name, served.results, readonly=True)], engine)
-    _until_awake(stores)
+    family = Together([open_run(member, served.results) for member in members], engine)
+    alone = Together([open_run(name, served.results)], engine)
+    _until_awake(family.stores)
     family.set_out()
+    served.settle(opened=True)
 
-    def live(runs: Together, url: str) -> float:
-        shown = open_bench(browser, url)
-        served.settle(opened=True)
-        try:
-            return runs.rate(seconds, lambda: _go(shown), lambda: press(shown, "Pause"), touch=False)
-        finally:
-            shown.close()
+    def live(runs: Together, page: Page) -> float:
+        return runs.rate(seconds, lambda: _go(page), lambda: press(page, "Pause"), touch=False)
 
-    one_page = f"{served.url}?run={name}"
     found = interleaved(
-        {
-            ALONE: lambda: live(alone, one_page),
-            FAMILY_OF: lambda: live(family, family_page),
-            ONE_OF: lambda: live(alone, one_page),
-        },
+        {ALONE: lambda: live(alone, one), FAMILY_OF: lambda: live(family, several), ONE_OF: lambda: live(alone, one)},
         rounds,
     )
+    for page in (one, several):
+        page.close()
+    for runs in (alone, family):
+        for store in runs.stores:
+            store.close()
     yield from _rows(found, alone, family, "every panel live in Chromium")
 
 
