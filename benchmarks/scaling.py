@@ -32,7 +32,7 @@ class Model:
     channels: int
     """Of all batch norms of encoder and projector together; counted."""
     norms: int
-    """Batch norms that a step meets in a network: the encoder's twice, for each view goes through a large one by itself,
+    """Batch norms that a step meets in a network: the encoder's twice, for each view goes through a large one alone,
     and the projector's once; counted."""
     dim: int
     """Of the projections, d: F and Wp are (d, d)."""
