@@ -46,12 +46,12 @@ class NotedTrainer(Trainer):
         self.torn: list[str] = []
 
     def _learn(self, views: Tensor, path: Any) -> None:
-        knobs, rates = self._knobs, self._rates._all.clone()
+        knobs, rates = self._knobs, self._rates.all.clone()
         super()._learn(views, path)
         self.made_by[self._step + 1] = knobs
         step = self._step + 1
         self.torn += [f"step {step} was made by {words}" for words in (*torn(knobs), *torn(_Read(rates)))]
-        if self._knobs is not knobs or not bool((self._rates._all == rates).all()):
+        if self._knobs is not knobs or not bool((self._rates.all == rates).all()):
             self.torn.append(f"the rules of step {step} changed while it was made")
 
 
