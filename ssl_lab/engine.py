@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ssl_lab.datasets import Dataset
     from ssl_lab.together import Families
     from ssl_lab.trainer import Trainer
+    from ssl_lab.views import SharedBlocks
 
 log = logging.getLogger("ssl_lab.engine")
 
@@ -53,6 +54,8 @@ class Engine:
         """Names of the members that are awake, by the family's id."""
         self.companies: Families | None = None
         """What has the members of a family make their steps as one, where that pays; made with the first of them."""
+        self._blocks: dict[str, SharedBlocks] = {}
+        """Views that the members of a family show, made once for all, by the family's id."""
         self._kinship = threading.Lock()
         self.cpu_threads: int | None = None
         """Threads that torch uses when left alone; a thread begun while another one steps inherits that one's."""
@@ -182,11 +185,14 @@ class Engine:
                     trainer.company.leave(trainer)
 
     def _introduce(self, trainer: Trainer, family: Membership, turns: Turns) -> None:
-        """Has a member meet the others for its steps, where a GPU may make them as one."""
+        """Has a member share views with the others, and meet them for its steps where a GPU may make them as one."""
         from ssl_lab.together import Families
+        from ssl_lab.views import SharedBlocks
 
         with self._kinship:
             self.companies = self.companies or Families()
+            blocks = self._blocks.setdefault(family.id, SharedBlocks())
+        trainer.share_views(blocks)
         if self.companies.admit(trainer, family.id) is not None:
             # Those that meet have to be on their way at the same time.
             turns.pacer.at_once = family.size
@@ -211,6 +217,7 @@ class Engine:
                 self._relatives[family.id].discard(name)
                 if not self._relatives[family.id]:
                     del self._relatives[family.id], self.families[family.id]
+                    self._blocks.pop(family.id, None)
 
     def relatives(self, family: str) -> frozenset[str]:
         """Names of a family's members that are awake."""

@@ -43,7 +43,7 @@ from ssl_lab.ranks import Ranks, share
 from ssl_lab.seeds import stream_seed
 from ssl_lab.spectrum import Spectrum
 from ssl_lab.transfer import Transfer
-from ssl_lab.views import ViewStream
+from ssl_lab.views import SharedBlocks, ViewStream
 from ssl_lab.weights import FlatWeights, Statistics
 
 ARITHMETIC = 2
@@ -408,6 +408,13 @@ class Trainer:
     def views(self) -> Tensor:
         """(2B, ...) prepared views of the next step; not to be written to."""
         return self._views.at(self._step, self._knobs.augmentation)
+
+    def share_views(self, blocks: SharedBlocks | None) -> None:
+        """Has views taken from ``blocks``, and left there for others; None for views of its own. Changes no number."""
+        with self.lock:
+            # A stranger's file may call runs of two kinds a family.
+            self._views.kind = self.config.model_dump_json(exclude={"knobs"})
+            self._views.shared = blocks
 
     def views_key(self) -> Hashable:
         """Equal for two trainers of one shape only if the next step of both has the same views."""

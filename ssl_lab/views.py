@@ -7,7 +7,9 @@ step can be reached again without those before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
@@ -27,6 +29,30 @@ def steps_ahead(numbers: int, device: torch.device) -> int:
     """Steps of a block, a power of two, for steps of ``numbers`` pixels (both views, all channels)."""
     most = min(LONGEST, max(1, _NUMBERS.get(device.type, 1) // numbers))
     return int(2 ** (most.bit_length() - 1))
+
+
+class SharedBlocks:
+    """Blocks of views that several streams show: forks of one run see the same views at the same step.
+
+    Args:
+        most: blocks that are kept, the last ones that were asked for.
+    """
+
+    def __init__(self, most: int = 5) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """The block of this key, made if nobody has yet; who asks meanwhile waits for it."""
+        with self._lock:
+            block = self._blocks.get(key)
+            if block is None:
+                while len(self._blocks) >= self._most:
+                    self._blocks.popitem(last=False)
+                block = self._blocks[key] = make()
+            self._blocks.move_to_end(key)
+            return block
 
 
 class ViewStream:
@@ -57,6 +83,10 @@ class ViewStream:
         self._generator = torch.Generator(device=images.device)
         self._order: tuple[int, Tensor] | None = None
         self._block: tuple[int, float, Tensor] | None = None
+        self.shared: SharedBlocks | None = None
+        """Where blocks are that others make too; None for a stream that makes its own."""
+        self.kind: Hashable = None
+        """Equal for streams whose ``prepare`` does the same; of those that share."""
         self._rows = batch_size if own is None else own.stop - own.start
         self._mine: Tensor | None = None
         """Which rows of a block's images, both views of each step, are made here; None for all."""
@@ -80,9 +110,14 @@ class ViewStream:
         number, place = divmod(step, self.ahead)
         if self._block is None or self._block[:2] != (number, strength):
             self._block = None  # its memory is there for the next
-            self._block = (number, strength, self._made(number, strength))
+            self._block = (number, strength, self._found(number, strength))
         rows = 2 * self._rows
         return self._block[2][place * rows : (place + 1) * rows]
+
+    def _found(self, number: int, strength: float) -> Tensor:
+        if self.shared is None or self._mine is not None:
+            return self._made(number, strength)
+        return self.shared.get((self.kind, self.source, number, strength), lambda: self._made(number, strength))
 
     def _made(self, number: int, strength: float) -> Tensor:
         first = number * self.ahead

@@ -133,14 +133,14 @@ def test_members_go_side_by_side_and_each_is_what_it_would_be_alone(
     tmp_path: Path, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five members and beside them a family of two; one is paused for a while, one fails."""
-    step_once = Trainer._step_once
+    step_once = Trainer.step_alone
 
     def breaks(trainer: Trainer) -> Any:
         if trainer.knobs.rho == 0.77:
             raise RuntimeError("It breaks.")
         return step_once(trainer)
 
-    monkeypatch.setattr(Trainer, "_step_once", breaks)
+    monkeypatch.setattr(Trainer, "step_alone", breaks)
     trainer = make_trainer()
     with RunStore.create("parent", trainer.config, tmp_path) as parent:
         drive(trainer, parent, owner="train", until=10)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssl_lab.augment import normalise
 from ssl_lab.config import CIFAR10
-from ssl_lab.views import LONGEST, ViewStream, steps_ahead
+from ssl_lab.views import LONGEST, SharedBlocks, ViewStream, steps_ahead
 
 IMAGES = torch.randint(0, 256, (70, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 BATCH = 16  # four steps an epoch, six images left out
@@ -44,6 +44,29 @@ def test_a_turn_of_the_strength_holds_from_its_step_on_and_no_longer() -> None:
     assert not torch.equal(stronger, plain.at(3, 1.0))
     assert torch.equal(turned.at(4, 1.0), plain.at(4, 1.0))
     assert torch.equal(stream().at(3, 2.0), stronger)
+
+
+def test_streams_that_share_show_what_they_would_alone_and_make_it_once() -> None:
+    blocks, made = SharedBlocks(most=2), []
+
+    def counted(images: Tensor) -> Tensor:
+        made.append(len(images))
+        return images.contiguous()
+
+    many = [ViewStream(IMAGES, CIFAR10.recipe, counted, 0, BATCH) for _ in range(3)]
+    for one in many:
+        one.shared = blocks
+    other = ViewStream(IMAGES, CIFAR10.recipe, lambda images: images.contiguous() * 2, 0, BATCH)
+    other.shared, other.kind = blocks, "prepared otherwise"
+    alone = stream()
+    for step in range(2 * LONGEST):
+        for one in many:
+            assert torch.equal(one.at(step, 1.0), alone.at(step, 1.0))
+        assert torch.equal(other.at(step, 1.0), alone.at(step, 1.0) * 2)
+    assert len(made) == 2
+    assert torch.equal(many[0].at(0, 2.0), stream().at(0, 2.0))
+    assert torch.equal(many[1].at(1, 1.0), alone.at(1, 1.0))
+    assert len(made) == 4
 
 
 def test_both_views_are_of_the_rows_in_their_order() -> None:
