@@ -32,7 +32,8 @@ function render({ model, el }) {
     make("div", "ssl-top-row", {}, where, places),
     heading, text, answers, make("div", "ssl-buttons-row", {}, bet), ask, going, bar, trouble, verdict, why, buttons,
   );
-  el.append(make("div", "ssl-card", {}, card, said));
+  // In JupyterLab arrows and Enter are the notebook's otherwise.
+  el.append(make("div", "ssl-card", { "data-lm-suppress-shortcuts": "true" }, card, said));
 
   const at = () => model.get("state").at ?? 0;
   const tell = (content) => model.send({ ...content, at: at() });

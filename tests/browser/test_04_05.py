@@ -1,4 +1,4 @@
-"""Notebooks 04 and 05 as apps: the picture changes, and a bet is judged from the files."""
+"""Notebooks 04 and 05 as apps, by keyboard alone: the picture changes, and a bet is judged from the files."""
 
 from __future__ import annotations
 
@@ -34,8 +34,20 @@ def card(page: Watched) -> str:
 
 
 def bet(page: Watched, answer: int) -> None:
+    page.page.locator(".ssl-card input[type=radio]").first.focus()
+    page.page.keyboard.press("Space")
+    for _ in range(answer):
+        page.page.keyboard.press("ArrowDown")
+    page.page.keyboard.press("Enter")
+
+
+def by_mouse(page: Watched, answer: int) -> None:
     page.page.locator(".ssl-card input[type=radio]").nth(answer).check()
     page.page.get_by_role("button", name="Bet", exact=True).click()
+
+
+def press(page: Watched, name: str) -> None:
+    page.page.get_by_role("button", name=name, exact=True).press("Enter")
 
 
 def offered(page: Watched) -> list[str]:
@@ -61,15 +73,17 @@ def test_alignment_from_recordings(app: Server, open_page: Open) -> None:
     # The main control: another recording is another picture.
     before = curves(page, "Alignment")
     chooser = page.page.get_by_label("Recording", exact=True)
-    chooser.select_option(label="BYOL with a symmetric predictor, 40 epochs")
+    chooser.focus()
+    page.page.keyboard.type("BYOL with")
     eventually(lambda: "cifar10-byol-symmetric" in page.page.locator(".ssl-headline").inner_text(), "that recording")
     eventually(lambda: curves(page, "Alignment") != before, "another picture")
-    chooser.select_option(label="BYOL on CIFAR-10, 40 epochs")
+    chooser.focus()
+    page.page.keyboard.press("Home")
     eventually(lambda: "A recording, at step 312" in card(page), "the question's own recording, where it was")
 
     # A bet, and its verdict from the recording's file.
     bet(page, 0)
-    page.page.get_by_role("button", name="Show what happened", exact=True).click()
+    press(page, "Show what happened")
     eventually(lambda: "Measured in" in card(page), "a verdict", 60)
     with RunStore.open(next(p for p in recordings() if p.stem == "cifar10-byol"), readonly=True) as store:
         first, last = store.newest_spectrum(upto=312), store.newest_spectrum(upto=1248)
@@ -81,11 +95,11 @@ def test_alignment_from_recordings(app: Server, open_page: Open) -> None:
     axe(page)
 
     # Two recordings in one picture, and what the files say of them.
-    page.page.get_by_role("button", name="Next question", exact=True).click()
+    press(page, "Next question")
     eventually(lambda: "A recording, at step 312" in card(page), "the second question", 60)
     eventually(lambda: page.page.locator(".ssl-legend .ssl-key").count() == 2, "both recordings")
     bet(page, 1)
-    page.page.get_by_role("button", name="Show what happened", exact=True).click()
+    press(page, "Show what happened")
     eventually(lambda: "Measured in" in card(page), "a verdict", 60)
     assert re.search(r"aligned directions 4 → 49; in plain BYOL 2 → 16", card(page))
     assert "So: The symmetric one" in card(page)
@@ -100,14 +114,14 @@ def test_four_forks_side_by_side(app: Server, open_page: Open) -> None:
     eventually(lambda: "The run is ready" in card(page), "the moment that all forks grow from", 120)
     bet(page, 3)
     before = curves(page, "Gain by direction")
-    page.page.get_by_role("button", name="Fork: DirectCopy", exact=True).click()
+    press(page, "Fork: DirectCopy")
     left = [f"Fork: {arm.words}" for arm in ARMS if arm.words != "DirectCopy"]
     eventually(lambda: offered(page) == [*left, "All, one after the other"], "one fork at its end", 120)
     assert page.page.locator(".ssl-knob-predictor .ssl-engine-value [data-value]").get_attribute("data-value") == (
         "directcopy"
     )
     assert curves(page, "Gain by direction") != before
-    page.page.get_by_role("button", name="All, one after the other", exact=True).click()
+    press(page, "All, one after the other")
     eventually(lambda: "Measured in" in card(page), "a verdict", 240)
     eventually(lambda: page.page.locator(".ssl-legend .ssl-key").count() == 4, "four runs in each picture")
 
@@ -137,8 +151,8 @@ def test_the_notebooks_in_jupyterlab(jupyterlab_server: Server, open_page: Open)
     page.page.wait_for_selector(".ssl-bench .bqplot path.line", timeout=60_000)
     eventually(lambda: "A recording, at step 312" in card(page), "the recording", 60)
     before = curves(page, "Alignment")
-    bet(page, 2)
-    page.page.get_by_role("button", name="Show what happened", exact=True).click()
+    by_mouse(page, 2)
+    press(page, "Show what happened")
     eventually(lambda: "Measured in" in card(page), "a verdict", 60)
     assert "aligned directions 2 → 12" in card(page)
     assert curves(page, "Alignment") != before
@@ -149,8 +163,8 @@ def test_the_notebooks_in_jupyterlab(jupyterlab_server: Server, open_page: Open)
         page.page.close()
         page = run_in_jupyterlab(open_page, jupyterlab_server, "05-set-the-predictor.ipynb", height=1000)
         eventually(lambda: "The run is ready" in card(page), "the moment that all forks grow from", 120)
-        bet(page, 0)
-        page.page.get_by_role("button", name="Fork: Least squares", exact=True).click()
+        by_mouse(page, 0)
+        press(page, "Fork: Least squares")
         eventually(lambda: "least-squares-1" in page.page.locator(".ssl-headline").inner_text(), "the fork", 60)
         page_is_clean(page)
     finally:
