@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -425,7 +425,7 @@ class _Loop:
     def _wait_for_turn(self, turns: Turns) -> bool:
         """Until the run's family has it step; False if it is not to step any more."""
         begun = time.monotonic()
-        while not turns.take(self.trainer.step_count, TURN_POLL):
+        while not turns.take(self.trainer.step_count, TURN_POLL, inf if self.speed is None else self.speed):
             if self.store.changed_elsewhere():
                 self._take_commands(known_change=True)
             if self.state != "running" or self._ending():
