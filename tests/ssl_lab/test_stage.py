@@ -538,9 +538,10 @@ def test_what_could_not_be_put_on_stage_is_not_wished_for(
         raise WriteError("The disk is full.")
 
     for before in (None, "lesson"):
-        with monkeypatch.context() as patch, pytest.raises(WriteError):
+        with monkeypatch.context() as patch:
             patch.setattr(stage, "_put", full)
-            stage.show(run, folder)
+            with pytest.raises(WriteError):
+                stage.show(run, folder)
         wanted = stage.wish(run.folder.parent)
         assert (wanted and wanted.run) == before
         assert seen[-1] is not None
