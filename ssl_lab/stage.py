@@ -43,6 +43,7 @@ WHERE = "SSL_LAB_STAGE"
 
 PROGRAM = "stage.json"
 WISH = ".on-stage.json"
+LOCK = ".stage.lock"
 """No run is called so: names begin with a letter or digit."""
 
 CADENCE = 1.0
@@ -211,7 +212,7 @@ def show(store: RunStore, folder: Path) -> None:
     """
     results = store.folder.parent
     _check_apart(results, folder)
-    with _alone(results):
+    with _alone(results, folder):
         wanted = Wish(run=store.name, token=uuid.uuid4().hex, stage=str(folder), since=time.time())
         before = _program(folder)
         _prepare(folder / wanted.run, store)
@@ -228,7 +229,7 @@ def withdraw(results: Path, folder: Path) -> None:
     Raises:
         SSLLabError: the stage cannot be written.
     """
-    with _alone(results):
+    with _alone(results, folder):
         wanted, program = wish(results), _program(folder)
         if wanted is not None and program is not None and program.token == wanted.token:
             write_whole(folder / PROGRAM, [b"null"])
@@ -237,17 +238,26 @@ def withdraw(results: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(results: Path) -> Iterator[None]:
-    """One at a time of those who write to the stage out of this folder."""
-    seat = Seat(results / f"{WISH}.lock")
+def _alone(results: Path, folder: Path) -> Iterator[None]:
+    """One at a time of those who write to the stage: out of this folder of runs, and out of another one as far as the
+    system lets two owners have a lock in common."""
+    own, common = Seat(results / f"{WISH}.lock"), Seat(folder / LOCK)
     deadline = time.monotonic() + 30.0
+    try:
+        _take(own, deadline)
+        # Another user's lock cannot be had: then whoever writes last has the stage.
+        with contextlib.suppress(OSError):
+            _take(common, deadline)
+        yield
+    finally:
+        common.leave()
+        own.leave()
+
+
+def _take(seat: Seat, deadline: float) -> None:
     while not seat.take():
         if time.monotonic() > deadline:
             raise SSLLabError("The stage is being written since half a minute. Try again in a moment.")
-    try:
-        yield
-    finally:
-        seat.leave()
 
 
 @contextlib.contextmanager
@@ -455,7 +465,7 @@ class Attendant:
     @contextlib.contextmanager
     def _still(self, wanted: Wish) -> Iterator[bool]:
         """Whether it is still what is wanted, and nobody else has taken the stage; nothing changes meanwhile."""
-        with _alone(self._results):
+        with _alone(self._results, self._folder):
             program = _program(self._folder)
             yield wish(self._results) == wanted and program is not None and program.token == wanted.token
 

@@ -185,7 +185,7 @@ def test_what_is_withdrawn_is_gone_for_those_who_come(run: RunStore, folder: Pat
         with seen.fork("own", 5, results=run.folder.parent.parent / "student") as fork:
             assert fork.last_step() == 5
     time.sleep(0.3)
-    assert [path.name for path in folder.iterdir()] == ["stage.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [".stage.lock", "stage.json"]
 
 
 def test_another_run_takes_the_place(run: RunStore, folder: Path, attendant: Attendant) -> None:
@@ -198,7 +198,7 @@ def test_another_run_takes_the_place(run: RunStore, folder: Path, attendant: Att
     program = stage.on_stage(folder)
     assert program is not None
     assert program.run == "second"
-    assert sorted(path.name for path in folder.iterdir()) == ["second", "stage.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [".stage.lock", "second", "stage.json"]
 
 
 def test_two_who_show_do_not_fight(run: RunStore, folder: Path, attendant: Attendant, tmp_path: Path) -> None:
