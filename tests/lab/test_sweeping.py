@@ -145,6 +145,15 @@ def test_a_run_that_another_machine_trains_is_not_opened(tmp_path: Path) -> None
         assert at(socket.gethostname())
         assert not at("gpu-box")
         assert at("gpu-box", "done")
+        # A list that had it open once asks again at every look.
+        wrote(folder, trials[0], state="running", node=socket.gethostname())
+        kept = Catalogue(tmp_path)
+        kept.open(key).close()
+        assert key in [entry.key for entry in kept.entries()]
+        wrote(folder, trials[0], state="running", node="gpu-box")
+        assert key not in [entry.key for entry in kept.entries()]
+        wrote(folder, trials[0], state="done", node="gpu-box")
+        assert key in [entry.key for entry in kept.entries()]
     finally:
         seat.leave()
     # Nobody works on it any more: nobody writes.
