@@ -569,8 +569,9 @@ class Bench:
             self.browser.announce = f"The instructor shows {program.run}."
         for key, reader in list(self._compared.items()):
             if reader.store.apart and key == f"{INSTRUCTOR}{program.run}" and reader.id != program.id:
+                keys = list(self._compared)
                 self._compared.pop(key).store.close()
-                self._compare([*self._compared, key])
+                self._compare(keys)
             elif reader.store.apart:
                 reader.store.overtaken()
         self._announced = program.token

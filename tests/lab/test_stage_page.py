@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,14 +238,23 @@ def test_a_list_reads_a_copy_only_now_and_then(
         assert (entry.run.id, entry.run.status.step) == (other.meta("id"), 4)
 
 
-def test_a_page_follows_another_run_of_the_same_name(run: RunStore, folder: Path, page: Page, tmp_path: Path) -> None:
+def test_a_page_follows_another_run_of_the_same_name(
+    run: RunStore, folder: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.show(run, folder)
     bench = page({"follow": "1"})
     wait_for(lambda: "data-step='20'" in step(bench))
     with RunStore.create("lesson", preset("byol"), tmp_path / "again") as other:
         metrics(other, 4)
-        # Its copy is there before the word of it, and the page may have read it by then.
         identity = str(other.meta("id"))
+        usual = stage._announce
+
+        def announce(*what: Any, **how: Any) -> None:
+            # A copy is there before the word of it, and the page may have read it by then.
+            wait_for(lambda: bench._store is not None and bench._store.meta("id") == identity)
+            usual(*what, **how)
+
+        monkeypatch.setattr(stage, "_announce", announce)
         stage._put(other, folder, stage.Wish(other.name, identity, "token", str(folder), 0.0))
         wait_for(lambda: bench._reader is not None and bench._reader.id == identity)
         wait_for(lambda: "data-step='4'" in step(bench))
