@@ -261,6 +261,23 @@ def test_a_page_follows_another_run_of_the_same_name(
         assert bench._config.preset == "byol"
 
 
+def test_what_is_drawn_with_another_run_goes_by_its_id_too(
+    run: RunStore, folder: Path, page: Page, tmp_path: Path
+) -> None:
+    stage.show(run, folder)
+    with RunStore.create("mine", preset("byol"), tmp_path / "student") as mine:
+        metrics(mine, 2)
+    bench = page({"run": "mine"})
+    wait_for(lambda: bench.shown == "mine")
+    key = "instructor: lesson"
+    bench._ask(lambda: bench._compare([key]))
+    wait_for(lambda: list(bench._compared) == [key])
+    with RunStore.create("lesson", preset("byol"), tmp_path / "again") as other:
+        metrics(other, 4)
+        stage.show(other, folder)
+        wait_for(lambda: key in bench._compared and bench._compared[key].id == other.meta("id"))
+
+
 def test_a_run_that_is_deleted_is_taken_down(run: RunStore, folder: Path, page: Page) -> None:
     from lab.owners import delete_run
 
