@@ -559,14 +559,21 @@ class Bench:
         if program is None or not self.catalogue.follows:
             return
         following = self._store is not None and self._store.apart
-        if self._waiting or (following and self._store is not None and self._store.meta("id") != program.id):
+        # By what its reader holds: the file itself may be another run's already.
+        shown = self._reader.id if self._reader is not None else ""
+        if self._waiting or (following and shown != program.id):
             self._follow()
         elif following and self._store is not None:
             self._store.overtaken()
         elif program.token != self._announced:
             self.browser.announce = f"The instructor shows {program.run}."
-        for reader in self._compared.values():
-            reader.store.overtaken() if reader.store.apart else None
+        for key, reader in list(self._compared.items()):
+            if reader.store.apart and key == f"{INSTRUCTOR}{program.run}" and reader.id != program.id:
+                keys = list(self._compared)
+                self._compared.pop(key).store.close()
+                self._compare(keys)
+            elif reader.store.apart:
+                reader.store.overtaken()
         self._announced = program.token
 
     def _take_in(self, path: Path, name: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
+import stat as modes
 import time
 import uuid
 from collections.abc import Iterable
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lab.catalogue import Entry
 from lab.house import House
+from ssl_lab import stage
 from ssl_lab.errors import SSLLabError
 from ssl_lab.store import FILE_NAME, RunStore, check_name, open_run
 
@@ -84,7 +85,7 @@ class Owners:
     def account(self, entries: Iterable[Entry]) -> Account:
         """What the visitor keeps of these runs."""
         own = [entry for entry in entries if not entry.recording and entry.keeper and entry.keeper == self.visitor]
-        return Account(len(own), sum(weight(entry.path.parent) for entry in own))
+        return Account(len(own), weight(*(entry.path.parent for entry in own)))
 
     def room_for(self, entries: Iterable[Entry], more: int = 0, runs: int = 1) -> None:
         """Has the visitor make more runs.
@@ -139,10 +140,10 @@ def keeper_of(store: RunStore) -> str:
     return said if isinstance(said, str) else ""
 
 
-def weight(folder: Path) -> int:
-    """Bytes of a run's folder on disk; what is there under two names counts once."""
+def weight(*folders: Path) -> int:
+    """Bytes of runs' folders on disk; what is there under two names, as the checkpoints of forks are, counts once."""
     seen: set[tuple[int, int]] = set()
-    total, waiting = 0, [str(folder)]
+    total, waiting = 0, [str(folder) for folder in folders]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
@@ -151,7 +152,7 @@ def weight(folder: Path) -> int:
                         found = entry.stat(follow_symlinks=False)
                     except OSError:
                         continue  # Gone this moment.
-                    if stat.S_ISDIR(found.st_mode):
+                    if modes.S_ISDIR(found.st_mode):
                         waiting.append(entry.path)
                     elif (found.st_dev, found.st_ino) not in seen:
                         seen.add((found.st_dev, found.st_ino))
@@ -174,6 +175,7 @@ def delete_run(name: str, results: Path, owners: Owners) -> None:
         if not owners.may_steer(keeper_of(store)):
             raise SSLLabError(f"The run {name} is somebody else's, so that you cannot delete it.")
         _let_go(store)
+        identity = str(store.meta("id"))
     # Out of sight as a whole, so that nobody meets half a run.
     grave = results / f".deleted-{uuid.uuid4().hex}"
     os.rename(folder, grave)
@@ -184,6 +186,7 @@ def delete_run(name: str, results: Path, owners: Owners) -> None:
         raise SSLLabError(f"The run {name} was just woken by somebody. It is still there.")
     (grave / FILE_NAME).unlink(missing_ok=True)
     shutil.rmtree(grave)
+    stage.forget(results, name, identity)
 
 
 def _let_go(store: RunStore) -> None:

@@ -2,8 +2,9 @@
 
 ``sweep.json`` is the plan as it was started, ``runner.json`` the word of whoever works on it, and ``TRIAL/trial.json``
 the word of whoever trains the trial, anew every second. All are small and written whole, so that a page or a terminal
-on any machine that has the folder mounted can read them at any moment. A trial's run, ``TRIAL/run.sqlite``, is opened
-by nobody but the one who trains it, until it is done: SQLite's journal does not cross machines.
+on any machine that has the folder mounted can read them at any moment. A trial's run, ``TRIAL/run.sqlite``, is written
+by nobody but the one who trains it, and until it is done it is looked at on that machine alone, read-only: SQLite's
+journal does not cross machines.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lab import Bench
+from lab.catalogue import Catalogue
 from lab.house import House, digest
 from lab.owners import FOREIGN, KEEPER, CapError, Owners, delete_run, keeper_of, weight
 from lab.trouble import GONE
@@ -279,6 +280,18 @@ def test_bytes_are_counted_once_and_bounded(open_bench: Open, tmp_path: Path) ->
     say(bench.timeline, {"do": "fork", "step": 3})
     wait_for(lambda: "the new one would take" in bench.banner.value)
     assert not (tmp_path / "anns-fork-1").exists()
+
+
+def test_what_runs_share_counts_once_over_all_of_them(tmp_path: Path) -> None:
+    one, two = make_run(tmp_path, "one", "ann"), make_run(tmp_path, "two", "ann")
+    (one / "shared").write_bytes(b"x" * 1000)
+    entries = Catalogue(tmp_path).entries()
+    # After a look: SQLite leaves files of its own beside what it opens.
+    alone = weight(one) + weight(two)
+    (two / "shared").hardlink_to(one / "shared")
+    owners = Owners(replace(CLASS, max_bytes=alone), digest("ann"))
+    assert (owners.account(entries).bytes, owners.overweight(entries)) == (alone, "")
+    assert weight(one) + weight(two) == alone + 1000
 
 
 def test_a_run_that_grows_beyond_the_bound_pauses_and_says_why(open_bench: Open, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -195,6 +196,106 @@ def test_the_shelf_and_the_front_page_list_it_first(run: RunStore, folder: Path,
     assert [(line.key, line.state) for line in runs.staged] == [("instructor: lesson", "running")]
     assert [line.key for line in runs.own] == ["own"]
     assert not any(line.key.startswith("instructor") for line in runs.recorded)
+
+
+def test_a_list_reads_a_copy_only_now_and_then(
+    run: RunStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows the run reads all copies: a list beside it must not do so too."""
+    stage.show(run, folder)
+    catalogue = Catalogue(tmp_path / "student", Audience(folder))
+    opened: list[Path] = []
+    usual = RunStore.open
+
+    def spy(path: Path, **how: bool) -> RunStore:
+        opened.append(path)
+        return usual(path, **how)
+
+    monkeypatch.setattr(RunStore, "open", spy)
+
+    def look() -> tuple[int, str, int]:
+        (entry,) = [entry for entry in catalogue.entries() if entry.staged]
+        on_stage = [path for path in opened if folder in Path(path).parents]
+        return entry.run.status.step, entry.run.status.state, len(on_stage)
+
+    assert look() == (20, "running", 1)
+    assert look() == (20, "running", 1)
+    wanted = stage.wish(run.folder.parent)
+    assert wanted is not None
+    metrics(run, 30)
+    stage._put(run, folder, wanted)
+    _, _, before = look()
+    # The stage itself says how the run stands.
+    assert look() == (30, "running", before)
+    catalogue._copy_due = 0.0
+    _, _, after = look()
+    assert after == before + 1
+    # Another run of that name is read at once.
+    with RunStore.create("lesson", preset("byol"), tmp_path / "again") as other:
+        metrics(other, 4)
+        stage.show(other, folder)
+        (entry,) = [entry for entry in catalogue.entries() if entry.staged]
+        assert (entry.run.id, entry.run.status.step) == (other.meta("id"), 4)
+
+
+def test_a_page_follows_another_run_of_the_same_name(
+    run: RunStore, folder: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.show(run, folder)
+    bench = page({"follow": "1"})
+    wait_for(lambda: "data-step='20'" in step(bench))
+    with RunStore.create("lesson", preset("byol"), tmp_path / "again") as other:
+        metrics(other, 4)
+        identity = str(other.meta("id"))
+        usual = stage._announce
+
+        def announce(*what: Any, **how: Any) -> None:
+            # A copy is there before the word of it, and the page may have read it by then.
+            wait_for(lambda: bench._store is not None and bench._store.meta("id") == identity)
+            usual(*what, **how)
+
+        monkeypatch.setattr(stage, "_announce", announce)
+        stage._put(other, folder, stage.Wish(other.name, identity, "token", str(folder), 0.0))
+        wait_for(lambda: bench._reader is not None and bench._reader.id == identity)
+        wait_for(lambda: "data-step='4'" in step(bench))
+        assert bench._config.preset == "byol"
+
+
+def test_what_is_drawn_with_another_run_goes_by_its_id_too(
+    run: RunStore, folder: Path, page: Page, tmp_path: Path
+) -> None:
+    stage.show(run, folder)
+    with RunStore.create("mine", preset("byol"), tmp_path / "student") as mine:
+        metrics(mine, 2)
+    bench = page({"run": "mine"})
+    wait_for(lambda: bench.shown == "mine")
+    key = "instructor: lesson"
+    bench._ask(lambda: bench._compare([key]))
+    wait_for(lambda: list(bench._compared) == [key])
+    with RunStore.create("lesson", preset("byol"), tmp_path / "again") as other:
+        metrics(other, 4)
+        stage.show(other, folder)
+        wait_for(lambda: key in bench._compared and bench._compared[key].id == other.meta("id"))
+
+
+def test_a_run_that_is_deleted_is_taken_down(run: RunStore, folder: Path, page: Page) -> None:
+    from lab.owners import delete_run
+
+    results = run.folder.parent
+    bench = page({"run": "lesson"}, instructor=True)
+    assert bench.stage is not None
+    wait_for(lambda: bench.shown == "lesson")
+    run.set_status(state="paused")
+    bench.stage.show.click()
+    wait_for(lambda: "The class sees this run" in words(bench))
+    with RunStore.create("other", preset("byol"), results) as other:
+        metrics(other, 2)
+    bench.visit("other")
+    wait_for(lambda: bench.shown == "other")
+    run.close()
+    delete_run("lesson", results, bench.owners)
+    assert stage.on_stage(folder) is None
+    wait_for(lambda: not words(bench) and bench.stage is not None and not shown(bench.stage.stop))
 
 
 def test_who_was_left_alone_is_told(run: RunStore, folder: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
