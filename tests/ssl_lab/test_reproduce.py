@@ -389,6 +389,23 @@ def test_one_run_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
     assert look(good, tmp_path).done
 
 
+def test_a_read_that_fails_does_not_end_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a run that another machine closes this moment: what was last read of it stays."""
+    (job,) = tiny(["untrained"])
+    seen: list[list[Progress]] = []
+
+    def closed(*_: Any, **__: Any) -> Progress:
+        raise StoreError("It cannot be read this moment.")
+
+    def show(progress: list[Progress]) -> None:
+        seen.append(progress)
+        monkeypatch.setattr("ssl_lab.reproduce.study.look", closed if len(seen) == 1 else look)
+
+    assert run_study([job], tmp_path, workers=1, probe_epochs=2, on_change=show)
+    assert len(seen) > 1
+    assert seen[1] == seen[0]
+
+
 def test_a_study_knows_when_its_time_is_over(tmp_path: Path) -> None:
     found = tiny(["byol", "directpred"], epochs=30)
     assert not run_study(found, tmp_path, workers=1, probe_epochs=2, deadline=0.0)
