@@ -87,7 +87,7 @@ def run_study(
 
     work_off(tasks, crew, flag=flag, asked=asked, retries=RETRIES, on_look=show, on_failure=failed)
     (folder / STOP).unlink(missing_ok=True)
-    return all(look(job, folder).done for job in jobs)
+    return all(look(job, folder, elsewhere=elsewhere).done for job in jobs)
 
 
 # ------------------------------------------------------------------ in a worker

@@ -101,6 +101,7 @@ def _trained_and_probed(trial: Trial, folder: Path, stop: threading.Event, repor
                 def cut(_done: int, _of: int) -> None:
                     if stop.is_set():
                         raise _Cut
+                    report.beat()
 
                 result = probe(trainer, replace(SEED_PROBE, epochs=trial.probe_epochs), on_epoch=cut)
                 about = {"classes": list(trainer.dataset.classes), "epochs": trial.probe_epochs}
@@ -179,7 +180,7 @@ class _Report:
 
     def __init__(self, trial: Trial, folder: Path, node: str) -> None:
         self._name, self._folder = trial.name, folder
-        self._begun = time.monotonic()
+        self._begun = self._said = time.monotonic()
         before, self._node = read_record(folder, trial.name), node[:300]
         self.elsewhere: tuple[str, float] | None = None
         """Another machine that was heard to train it lately, and when; of this one the lock of the run tells."""
@@ -219,12 +220,18 @@ class _Report:
                     "seconds": self._spent + time.monotonic() - self._begun,
                 }
             )  # fmt: skip
+            self._said = time.monotonic()
             try:
                 write_record(self._folder, self._name, self._record)
             except WriteError as error_of_writing:
                 # A disk that is full for a while: training is not ended by it.
                 return str(error_of_writing)
         return ""
+
+    def beat(self) -> None:
+        """Says now and then that it is still at it, so that no other machine takes it for gone while it is probed."""
+        if time.monotonic() - self._said > BEAT:
+            self.say("running", error="")
 
     def settle(self) -> None:
         """From the next word on it is this machine's; before, one that is killed leaves word of the other."""
