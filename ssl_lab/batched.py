@@ -34,8 +34,7 @@ import dataclasses
 import logging
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,10 +44,11 @@ from torch.func import functional_call, vmap
 
 from ssl_lab.agreement import half_square, mean_cosine
 from ssl_lab.graphs import StepGraphs
+from ssl_lab.kernels import fastest_kernels, full_digits
 from ssl_lab.networks import widen_norms
 from ssl_lab.optimiser import descend
 from ssl_lab.predictor import correlations, matrix_of
-from ssl_lab.trainer import Rates, StepPath, StepRecord, Trainer, cpu_threads, fastest_kernels
+from ssl_lab.trainer import Rates, StepPath, StepRecord, Trainer, cpu_threads
 from ssl_lab.weights import FlatWeights, Statistics
 
 log = logging.getLogger(__name__)
@@ -529,7 +529,7 @@ def _apart(trainers: Sequence[Trainer], steps: int = 3) -> float:
         trainer.reckon_in_full()
     batch = Batch(together, captured=False)
     found: dict[Trainer, list[float]] = {trainer: [] for trainer in together}
-    with _full_digits(trainers[0].device):
+    with full_digits(trainers[0].device):
         for _ in range(steps):
             for trainer in alone:
                 _alone(trainer)
@@ -565,16 +565,6 @@ def differences(trainer: Trainer, other: Trainer) -> dict[str, float]:
 def _layer(name: str) -> str:
     layer, _, kind = name.rpartition(".")
     return layer if kind in ("weight", "bias") else name
-
-
-@contextmanager
-def _full_digits(device: torch.device) -> Iterator[None]:
-    if device.type != "cuda":
-        yield
-        return
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.cuda.device(device), flags:
-        yield
 
 
 def _wait_for(device: torch.device) -> None:

@@ -28,7 +28,7 @@ from ssl_lab.store import FILE_NAME, GOAL, RunStore, check_name, free_name, list
 from ssl_lab.sweep.command import SweepStudy
 
 if TYPE_CHECKING:
-    from ssl_lab.distributed import Company
+    from ssl_lab.distributed import Job
     from ssl_lab.trainer import StepRecord, Trainer
 
 DIFFERENT, CLOSE = 1, 3
@@ -141,7 +141,7 @@ class Train:
             if joined():
                 from ssl_lab.distributed import as_rank
 
-                return as_rank(lambda company: self._restarted(company)._run(company))
+                return as_rank(lambda job: self._restarted(job)._run(job))
         return self._run()
 
     def launch(self, words: list[str]) -> int:
@@ -157,17 +157,17 @@ class Train:
             device=None if self.resume else self.device,
         )  # fmt: skip
 
-    def _restarted(self, company: Company) -> Train:
+    def _restarted(self, job: Job) -> Train:
         """What to do in this start of the ranks: after a rank died, to go on with what they had begun."""
         if self.resume or not (results_dir(self.results) / check_name(self.name) / FILE_NAME).is_file():
             return self
         with open_run(self.name, self.results, readonly=True) as store:
-            if not company.goes_on_with(store):
+            if not job.goes_on_with(store):
                 return self
         return replace(self, resume=True, overwrite=False, at=())
 
-    def _run(self, company: Company | None = None) -> int:
-        if self.max_restarts and company is None:
+    def _run(self, job: Job | None = None) -> int:
+        if self.max_restarts and job is None:
             raise ConfigError("--max-restarts goes with --gpus; torchrun has it as a flag of its own.")
         _limit_checkpoints(self.checkpoint_mb)
         check_name(self.name)
@@ -178,9 +178,9 @@ class Train:
         if self.resume and self.overwrite:
             raise ConfigError("Give --resume or --overwrite, not both.")
         turns = [_turn(word) for word in self.at]
-        trainer, store = self._go_on(turns, company) if self.resume else self._begin(turns, company)
+        trainer, store = self._go_on(turns, job) if self.resume else self._begin(turns, job)
         with store:
-            if not self._pretrain(trainer, store, company):
+            if not self._pretrain(trainer, store, job):
                 return INTERRUPTED
             if self.epochs_finetuning and trainer.dataset.info.labelled:
                 self._probe(trainer, store)
@@ -193,33 +193,35 @@ class Train:
                 print(f"Eigenspace figure: {draw_eigenspace(store)}")
         return 0
 
-    def _begin(self, turns: list[Turn], company: Company | None) -> tuple[Trainer, RunStore]:
+    def _begin(self, turns: list[Turn], job: Job | None) -> tuple[Trainer, RunStore]:
         from ssl_lab.loop import plan
         from ssl_lab.trainer import Trainer
 
         config = self.config()
         # The data, the device and the turns are tried before a file is made, or an old one lost.
-        trainer = Trainer(config) if company is None else company.trainer(config)
+        trainer = Trainer(config) if job is None else job.trainer(config)
         end = (config.epochs or 0) * trainer.steps_per_epoch if self.steps is None else self.steps
         for step, _ in turns:
             if not 0 <= step <= end:
                 raise ConfigError(f"A knob cannot be turned at step {step:,}: this run goes from step 0 to {end:,}.")
         store = RunStore.create(self.name, config, self.results, overwrite=self.overwrite)
         try:
-            if company is not None:
-                company.sign(store)
-            if self.steps is not None:
-                store.set_meta(GOAL, self.steps)
-            if turns:
-                plan(store, turns)
+            # All at once: a start after this one goes on only with what is signed, and then has no other word of it.
+            with store.transaction(durable=True):
+                if self.steps is not None:
+                    store.set_meta(GOAL, self.steps)
+                if turns:
+                    plan(store, turns)
+                if job is not None:
+                    job.sign(store)
         except BaseException:
             store.close()
             raise
-        shared = company.describe() if company is not None else ""
+        shared = job.describe() if job is not None else ""
         print(f"{self.name}: {_settings(config, self.steps)}; {_sizes(trainer)}{shared}.")
         return trainer, store
 
-    def _go_on(self, turns: list[Turn], company: Company | None) -> tuple[Trainer, RunStore]:
+    def _go_on(self, turns: list[Turn], job: Job | None) -> tuple[Trainer, RunStore]:
         from ssl_lab.trainer import Trainer
 
         if turns:
@@ -242,30 +244,33 @@ class Train:
                     raise SSLLabError(f"The run {self.name!r} is being trained right now; stop it first.")
                 store.set_meta(GOAL, self.steps)
             print(f"Going on with {self.name} as it was set up: {_settings(config, goal)}.")
-            if company is None:
+            if job is None:
                 return Trainer(config), store
-            trainer = company.trainer(config)
-            company.sign(store)
+            trainer = job.trainer(config)
+            # Else a later start of ours would take the run of whoever drives it for its own.
+            if store.driven():
+                raise SSLLabError(f"The run {self.name!r} is being trained right now; stop it first.")
+            job.sign(store)
             return trainer, store
         except BaseException:
             store.close()
             raise
 
-    def _pretrain(self, trainer: Trainer, store: RunStore, company: Company | None) -> bool:
+    def _pretrain(self, trainer: Trainer, store: RunStore, job: Job | None) -> bool:
         from ssl_lab import checkpoint
         from ssl_lab.loop import drive, resume
 
         seen = resume(trainer, store) if self.resume else 0
         goal = store.meta(GOAL)
         until = (trainer.config.epochs or 0) * trainer.steps_per_epoch if goal is None else int(goal)
-        heed = Interruptible() if company is None else company.attentive()
+        heed = Interruptible() if job is None else job.attentive()
         with _Progress(trainer, until) as progress, heed as stop:
             state = drive(
                 trainer, store, owner="train", until=until, events_seen=seen, stop=stop, on_record=progress.update
             )
-        if company is not None:
+        if job is not None:
             # What is left to do is done here alone.
-            company.end()
+            job.end()
         if state != "done":
             several = "" if self.gpus is None else f" --gpus {self.gpus}"
             print(

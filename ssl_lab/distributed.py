@@ -48,6 +48,9 @@ NO_WORD = 3.0
 SHUTDOWN = 25
 """Seconds that :func:`launch` gives the ranks to save and end before it kills them."""
 
+INTERRUPTED = 130
+"""Exit status of what was asked to stop, as a shell expects it."""
+
 JOB = "job"
 """Where a run's file keeps which start of torchrun made it: only that one goes on with it without being told."""
 VERDICT = "SSL_LAB_VERDICT"
@@ -160,7 +163,7 @@ def build(kind: type[T], ranks: Ranks, config: RunConfig, dataset: Dataset | Non
     return trainer
 
 
-class Company:
+class Job:
     """What the command line of rank 0 needs of the ranks.
 
     Args:
@@ -284,18 +287,18 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
     """The thread of :class:`Attentive` has it already."""
 
 
-def as_rank(work: Callable[[Company], int]) -> int:
+def as_rank(work: Callable[[Job], int]) -> int:
     """``work`` on rank 0, with the others following; gives the exit status of this process.
 
     Raises:
         SSLLabError: on rank 0, what ``work`` raised.
     """
     if int(os.environ["WORLD_SIZE"]) == 1:
-        return _with_verdict(lambda: work(Company(None)))
+        return _with_verdict(lambda: work(Job(None)))
     ranks = Ranks()
     try:
         if ranks.rank == 0:
-            return _with_verdict(lambda: _led(work, Company(ranks)))
+            return _with_verdict(lambda: _led(work, Job(ranks)))
         with Attentive(lambda asked: _is_left(ranks, asked)):
             return _followed(ranks)
     finally:
@@ -308,11 +311,11 @@ def _is_left(ranks: Ranks, asked: float) -> bool:
     return now - asked > PATIENCE if since is None else now - max(asked, since) > NO_WORD
 
 
-def _led(work: Callable[[Company], int], company: Company) -> int:
+def _led(work: Callable[[Job], int], job: Job) -> int:
     try:
-        return work(company)
+        return work(job)
     finally:
-        company.end()
+        job.end()
 
 
 def _followed(ranks: Ranks) -> int:
@@ -322,6 +325,9 @@ def _followed(ranks: Ranks) -> int:
             return 0
         follow(build(Trainer, ranks, make_config(**payload)))
     except LostRankError as error:
+        if ranks.is_told(END):
+            # Rank 0 has ended the run for a reason of its own, and says it: no rank was lost on the way.
+            return 0
         # Rank 0 says it, unless it is the one that is gone.
         if ranks.rank == 1 and "rank 0 of" in str(error):
             print(f"ssl-lab: {error}", file=sys.stderr, flush=True)
@@ -337,6 +343,8 @@ def _with_verdict(work: Callable[[], int]) -> int:
     file = os.environ.get(VERDICT)
     if file is None:
         return work()
+    # Of the start before, if there was one.
+    Path(file).unlink(missing_ok=True)
     try:
         status = work()
     except (LostRankError, DriftError):
@@ -386,6 +394,10 @@ def launch(words: Sequence[str], *, name: str, ranks: int, restarts: int, device
         try:
             run(options)  # type: ignore[no-untyped-call]
         except ChildFailedError as error:
+            if verdict.is_file() and (status := int(verdict.read_text())) != INTERRUPTED:
+                # Rank 0 has come to its end and said it; how the others went after that is no news. It is where rank 0
+                # was only asked to stop, as all are when one of them dies.
+                return status
             rank, failure = error.get_first_failure()
             how = f"was ended by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
             raise LostRankError(
@@ -394,7 +406,7 @@ def launch(words: Sequence[str], *, name: str, ranks: int, restarts: int, device
             ) from None
         except SignalException:
             # The ranks have had time to save, and said how to go on.
-            return 130
+            return INTERRUPTED
         finally:
             os.environ.pop(VERDICT, None)
         return int(verdict.read_text()) if verdict.is_file() else 1

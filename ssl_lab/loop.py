@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,23 +135,27 @@ def drive(
     except BaseException:
         trainer.driver.release()
         raise
-    loop = _Loop(
-        trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace or foreground(), on_record,
-        turns,
-    )  # fmt: skip
-    # Where others may look at runs: whoever drives one shows it while that is wanted.
-    attendant = stage.attend(store)
+    attendant: stage.Attendant | None = None
+    loop: _Loop | None = None
     try:
+        # Where others may look at runs: whoever drives one shows it while that is wanted.
+        attendant = stage.attend(store)
+        loop = _Loop(
+            trainer, store, until, running, stay, events_seen, stop or threading.Event(), pace or foreground(),
+            on_record, turns,
+        )  # fmt: skip
         return loop.run()
     finally:
         if turns is not None:
             turns.leave()
         # Whatever fails while leaving, the run must not stay claimed by a process that no longer drives it.
         try:
-            loop.leave()
+            if loop is not None:
+                loop.leave()
         finally:
-            loop.diagnostics.close()
-            loop.reserve.give_back()
+            if loop is not None:
+                loop.diagnostics.close()
+                loop.reserve.give_back()
             trainer.driver.release()
             try:
                 store.release()
@@ -244,11 +248,16 @@ class _Loop:
 
     def run(self) -> RunState:
         """Until the run is left."""
-        self._surely(self._begin)
-        while True:
-            left = self._surely(self._round)
-            if left is not None:
-                return left
+        try:
+            self._surely(self._begin)
+            while True:
+                left = self._surely(self._round)
+                if left is not None:
+                    return left
+        except (LostRankError, DriftError) as error:
+            # Wherever it was met: what the trainer holds now is nothing to go on from, and no turn of anybody's.
+            self.unsound, self.state, self.message = True, "failed", str(error)
+            raise
 
     def _begin(self) -> None:
         self.reserve.take()
@@ -416,7 +425,7 @@ class _Loop:
     def _wait_for_turn(self, turns: Turns) -> bool:
         """Until the run's family has it step; False if it is not to step any more."""
         begun = time.monotonic()
-        while not turns.take(self.trainer.step_count, TURN_POLL):
+        while not turns.take(self.trainer.step_count, TURN_POLL, inf if self.speed is None else self.speed):
             if self.store.changed_elsewhere():
                 self._take_commands(known_change=True)
             if self.state != "running" or self._ending():
@@ -552,7 +561,7 @@ class _Loop:
         for command in self.store.waiting():
             try:
                 self._obey(command)
-            except (NonFiniteLossError, *CANNOT_WRITE):
+            except (NonFiniteLossError, LostRankError, DriftError, *CANNOT_WRITE):
                 raise
             except KnobError as error:
                 self.store.answer(command, self.trainer.step_count, refused=str(error))
@@ -660,7 +669,8 @@ class _Loop:
 
     def _log_foreign_turn(self) -> None:
         """A notebook called ``trainer.set`` while the loop runs: the record must have it all the same."""
-        if self.trainer.knobs is self.knobs:
+        if self.unsound or self.trainer.knobs is self.knobs:
+            # Of a trainer that is not where the record says, nobody's turn is at the step that it counts.
             return
         changes = self.knobs.difference(self.trainer.knobs)
         if changes:
@@ -737,7 +747,7 @@ class _Loop:
         news: dict[str, Any] = {"step": self.trainer.step_count, "epoch": self.trainer.epoch}
         if not self.recorded:
             # While the record is gone through again, the rules stay those at its end.
-            news["knobs"] = self.trainer.knobs
+            news["knobs"] = self.store.knobs_after(len(self.store.events())) if self.unsound else self.trainer.knobs
         self.store.set_status(
             state=self.state,
             message=self.message,
@@ -913,6 +923,9 @@ def _newest(trainer: Trainer, store: RunStore) -> int | None:
         try:
             state, seen = checkpoint.load_state(kept.path)
             trainer.load_state_dict(state)
+        except (LostRankError, DriftError):
+            # No fault of the checkpoint: the ranks are not all there, and no other one leads anywhere.
+            raise
         except SSLLabError as error:
             # An earlier one leads there too, only slower.
             log.warning("%s The run goes on from an earlier state, through its record.", error)

@@ -1,5 +1,7 @@
 """``Pacer``: the members of a family step side by side in one process, none far ahead and none left behind.
 
+Nobody waits for one that is far behind, such as after a long pause, or that was told to go slower than the others.
+
 Threads that step whenever they can wait for one another's Python lock in no fair order. Here each asks for a turn
 before a step, and the member that has come least far gets the next one. What a turn costs is one wake of one thread,
 and what a run computes does not depend on when it computes it.
@@ -9,13 +11,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 LEAD = (4, 24)
 """Fewest and most steps that a member may be ahead of the last one; in between it is :data:`LEAD_SHARE` of the way."""
 
 LEAD_SHARE = 0.05
 """Share of what the last member has done since the family began by which another may be ahead of it."""
+
+CATCH_UP = 200
+"""Most steps that a member may be behind the first one for the others to wait until it has caught up."""
 
 PATIENCE = 4.0
 """Seconds for which the others wait for a member that does not ask for a turn: its disk may be slow, its turn long."""
@@ -34,6 +41,8 @@ class _Member:
     seen: float
     """When it was last heard of."""
     woken: threading.Condition
+    speed: float = inf
+    """Most steps a second that it was told to make."""
     waits: bool = False
     granted: bool = False
 
@@ -59,19 +68,20 @@ class Pacer:
             seen = time.monotonic() + WAKING - self.patience
             self._members.setdefault(name, _Member(step, seen, threading.Condition(self._lock)))
 
-    def take(self, name: str, step: int, patience: float) -> bool:
+    def take(self, name: str, step: int, patience: float, speed: float = inf) -> bool:
         """Waits for a turn; False if none came within ``patience`` seconds, so that the run can look around meanwhile.
 
         Args:
             name: of the member; it is one of those that step from now on until it leaves.
             step: steps that it has done.
             patience: seconds to wait.
+            speed: most steps a second that it was told to make.
         """
         with self._lock:
             member = self._members.get(name)
             if member is None:
                 member = self._members[name] = _Member(step, 0.0, threading.Condition(self._lock))
-            member.step, member.seen, member.waits = step, time.monotonic(), True
+            member.step, member.speed, member.seen, member.waits = step, speed, time.monotonic(), True
             self._pass_on()
             until = time.monotonic() + patience
             while not member.granted and (rest := until - time.monotonic()) > 0:
@@ -102,13 +112,20 @@ class Pacer:
         now = time.monotonic()
         heard = [m for m in self._members.values() if now - m.seen <= self.patience or m.waits]
         busy = sum(member.granted for member in heard)
-        last = min((member.step for member in heard), default=0)
+        last = min(_waited_for(heard), default=0)
         lead = min(max(LEAD[0], int(LEAD_SHARE * (last - self.begun))), LEAD[1])
         waiting = sorted((m for m in heard if m.waits and not m.granted), key=lambda member: member.step)
         for member in waiting[: max(0, self.at_once - busy)]:
             if member.step - last <= lead:
                 member.granted = True
                 member.woken.notify()
+
+
+def _waited_for(members: Sequence[_Member]) -> list[int]:
+    """Steps of those that the others wait for: of none that was told to go slower, or would be long in catching up."""
+    fastest = max((member.speed for member in members), default=inf)
+    steps = [member.step for member in members if member.speed >= fastest]
+    return [step for step in steps if max(steps) - step <= CATCH_UP]
 
 
 @dataclass(frozen=True)
@@ -118,9 +135,9 @@ class Turns:
     pacer: Pacer
     name: str
 
-    def take(self, step: int, patience: float) -> bool:
+    def take(self, step: int, patience: float, speed: float = inf) -> bool:
         """See :meth:`Pacer.take`."""
-        return self.pacer.take(self.name, step, patience)
+        return self.pacer.take(self.name, step, patience, speed)
 
     def give(self, step: int) -> None:
         """See :meth:`Pacer.give`."""

@@ -34,7 +34,7 @@ from ssl_lab.atomic import CANNOT_WRITE, cannot_write, write_whole
 from ssl_lab.errors import SSLLabError
 from ssl_lab.foreign import Finite, ShortWords, Step, from_json, understood
 from ssl_lab.seat import Seat
-from ssl_lab.store import FILE_NAME, RunStore, check_name
+from ssl_lab.store import FILE_NAME, STAGED, RunStore, check_name
 
 log = logging.getLogger(__name__)
 
@@ -209,16 +209,18 @@ def show(store: RunStore, folder: Path) -> None:
     """Puts a run on stage, in place of what is there; from now on whoever drives it shows how it goes.
 
     Raises:
-        SSLLabError: the stage cannot be written.
+        SSLLabError: the stage cannot be written, or lies where runs are.
     """
     results = store.folder.parent
+    _check_apart(results, folder)
     with _alone(results):
         wanted = Wish(
             run=store.name, id=str(store.meta("id")), token=uuid.uuid4().hex, stage=str(folder), since=time.time()
         )
         before = _program(folder)
-        _put(store, folder, wanted)
-        write_whole(results / WISH, [json.dumps(asdict(wanted)).encode()])
+        # Wished for first: what is on stage without a wish, nobody could take down again.
+        with _wished(results / WISH, wanted):
+            _put(store, folder, wanted)
         if before is not None and before.run != wanted.run:
             _clear(folder, before.run)
 
@@ -269,6 +271,48 @@ def _alone(results: Path) -> Iterator[None]:
         seat.leave()
 
 
+@contextlib.contextmanager
+def _wished(path: Path, wanted: Wish) -> Iterator[None]:
+    """The wish is written; if what follows fails, what was wished before stands again."""
+    earlier = path.read_bytes() if path.is_file() else None
+    write_whole(path, [json.dumps(asdict(wanted)).encode()])
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(*CANNOT_WRITE):
+            if earlier is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_whole(path, [earlier])
+        raise
+
+
+def _check_apart(results: Path, folder: Path) -> None:
+    """Sees to it that what is put on a stage, and taken down, can be none of the owner's own files.
+
+    Raises:
+        SSLLabError: the stage's folder is the results folder, lies in it or around it.
+    """
+    runs, there = results.resolve(), folder.resolve()
+    if runs == there or runs in there.parents or there in runs.parents:
+        raise SSLLabError(
+            f"The stage {folder} cannot be the folder of the runs ({results}), lie in it or hold it: showing a run "
+            f"would write over runs. Set {WHERE} to a folder of its own."
+        )
+
+
+def _is_copy(place: Path) -> bool:
+    """Whether the run's file in a folder is a copy for others, and so one that may go; also if there is none."""
+    if not (place / FILE_NAME).exists():
+        return True
+    try:
+        with RunStore.open(place / FILE_NAME, apart=True) as there:
+            return bool(there.meta(STAGED))
+    except SSLLabError:
+        # Half a copy, after the power went. A run that somebody works with has more than that one file.
+        return not any((place / f"{FILE_NAME}{end}").exists() for end in ("-wal", "-shm", "-journal"))
+
+
 def _program(folder: Path) -> OnStage | None:
     with contextlib.suppress(SSLLabError):
         return on_stage(folder)
@@ -276,7 +320,15 @@ def _program(folder: Path) -> OnStage | None:
 
 
 def _prepare(place: Path, store: RunStore) -> None:
-    """A folder for the run; what another run of that name has left there goes."""
+    """A folder for the run; what another run of that name has left there goes.
+
+    Raises:
+        SSLLabError: there is a run which was not put on stage.
+    """
+    if not _is_copy(place):
+        raise SSLLabError(
+            f"{place} holds a run that was not put on stage, and is left as it is. Set {WHERE} to a folder of its own."
+        )
     try:
         place.mkdir(parents=True, exist_ok=True)
         # What somebody who was killed while writing has left.
@@ -298,8 +350,15 @@ def _prepare(place: Path, store: RunStore) -> None:
 def _clear(folder: Path, run: str) -> None:
     with contextlib.suppress(SSLLabError):
         place = run_on_stage(folder, run).parent
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place, ignore_errors=True)
+        if not place.is_dir() or place.is_symlink() or not _is_copy(place):
+            return
+        # What is put there, and nothing else; the run's file last, which says that it is a copy.
+        shutil.rmtree(place / keep.FOLDER, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for half in place.glob(f".{FILE_NAME}.*"):
+                half.unlink(missing_ok=True)
+            (place / FILE_NAME).unlink(missing_ok=True)
+            place.rmdir()
 
 
 def _put(store: RunStore, folder: Path, wanted: Wish) -> float:
@@ -340,9 +399,13 @@ class Attendant:
     Args:
         store: the run; the thread reads it through a connection of its own.
         folder: the stage's folder.
+
+    Raises:
+        SSLLabError: the stage lies where runs are.
     """
 
     def __init__(self, store: RunStore, folder: Path) -> None:
+        _check_apart(store.folder.parent, folder)
         self._path, self._folder = store.path, folder
         self._results, self._name, self._id = store.folder.parent, store.folder.name, str(store.meta("id"))
         self._stop = threading.Event()
@@ -424,7 +487,12 @@ class Attendant:
 def attend(store: RunStore) -> Attendant | None:
     """Someone who shows the run while it is wanted on stage; None where there is no stage."""
     folder = stage_dir()
-    return Attendant(store, folder) if folder is not None else None
+    try:
+        return Attendant(store, folder) if folder is not None else None
+    except SSLLabError as error:
+        # Whatever becomes of the stage, the run goes on.
+        log.warning("The run %s cannot be shown: %s", store.path, error)
+        return None
 
 
 def _key(store: RunStore) -> _Key:

@@ -19,8 +19,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from ssl_lab.batched import Batch, NotMadeError, Verdict, shape_of, worth_it
 from ssl_lab.errors import SSLLabError
+from ssl_lab.pacer import CATCH_UP
 from ssl_lab.trainer import StepRecord, Trainer
 
 log = logging.getLogger(__name__)
@@ -28,8 +31,6 @@ log = logging.getLogger(__name__)
 PATIENCE = 0.02
 """Seconds for which those that are there wait for one that was with them a step ago; also the longest that one may be
 away between two steps and count as being with them."""
-CATCH_UP = 200
-"""Most steps that one may be behind for the others to wait until it has caught up."""
 SETTLED = 1.0
 """Seconds for which nobody has come or gone before it is measured whether steps as one are worth it; one that has made
 no step for as long stands."""
@@ -290,6 +291,9 @@ class Families:
         Whoever had it admitted has it leave: ``trainer.company.leave(trainer)``.
         """
         if trainer.device.type != "cuda" and not self._everywhere:
+            return None
+        if trainer.dtype != torch.float32:
+            # A batch is of float32: some of what it makes would be of fewer digits than the run asks for.
             return None
         key = (family, shape_of(trainer))
         with self._lock:

@@ -35,6 +35,7 @@ from ssl_lab.datasets import Dataset, load_dataset
 from ssl_lab.diagnostics import decompose
 from ssl_lab.errors import ConfigError, NonFiniteLossError, SSLLabError, shown
 from ssl_lab.graphs import StepGraphs
+from ssl_lab.kernels import fastest_kernels
 from ssl_lab.memory import keep_freed_memory
 from ssl_lab.networks import LinearEncoder, Network, build_network, over_ranks, stack_views, start_aligned
 from ssl_lab.optimiser import sgd_step
@@ -827,14 +828,3 @@ def _keep_to_usable_cores() -> None:
 def _trains_predictor(k: Knobs) -> bool:
     """Whether SGD changes Wp: where every step sets it anew, nothing of it would be left."""
     return k.predictor != "none" and not (k.predictor in SET_MODES and k.freq == 1)
-
-
-@contextmanager
-def fastest_kernels(device: torch.device) -> Iterator[None]:
-    """cuDNN tries its kernels on the first step of each shape and keeps the fastest."""
-    if device.type != "cuda":
-        yield
-        return
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
-    with torch.cuda.device(device), flags:
-        yield

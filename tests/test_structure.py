@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each module may import those on the levels before its own, and its neighbours never.
 LEVELS = [
     {"errors", "interrupt", "seeds", "cores", "graphs", "transfer", "agreement", "weights", "memory", "seat", "pacer"},
-    {"ranks"},
+    {"ranks", "kernels"},
     {"config", "spectrum", "theory", "database", "keep", "pyramid", "atomic", "foreign"},
     {"datasets", "augment", "networks", "optimiser", "figures", "mirror", "desk", "mapping", "family"},
     {"views", "diagnostics", "predictor", "checkpoint", "evaluation", "store"},
@@ -29,7 +29,7 @@ LEVELS = [
 WITH_TORCH = {
     "datasets", "augment", "networks", "optimiser", "predictor", "checkpoint", "evaluation", "trainer", "loop",
     "replay", "pretrain", "reproduce", "sweep", "graphs", "transfer", "agreement", "weights", "views", "diagnostics",
-    "ranks", "distributed", "batched", "together",
+    "ranks", "distributed", "batched", "together", "kernels",
 }  # fmt: skip
 
 

@@ -446,6 +446,9 @@ def test_an_engine_gives_a_family_of_one_shape_one_company(make_trainer: Make) -
     company.leave(b)
     assert len(company.members) == 1
     assert b.company is None
+    wide = make_trainer("byol", seed=1, precision="float64")
+    assert families.admit(wide, "family") is None, "a batch is of float32"
+    assert wide.company is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

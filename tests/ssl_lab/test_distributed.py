@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,13 +25,14 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from ssl_lab import Trainer, cli
+from ssl_lab import Trainer, cli, distributed
 from ssl_lab.config import CIFAR10, GAUSSIAN, STL10, Recipe
 from ssl_lab.errors import ConfigError
-from ssl_lab.ranks import Ranks, share
+from ssl_lab.ranks import LostRankError, Ranks, share
 from ssl_lab.replay import replay
 from ssl_lab.store import open_run
 from ssl_lab.views import ViewStream
+from tests.ssl_lab.conftest import small_config
 from tests.ssl_lab.ranks_at_work import CASES, TURNS, WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -349,3 +351,88 @@ def test_only_what_this_start_of_the_ranks_made_is_gone_on_with(
     assert cli.main([*words, "new"]) == 2
     with open_run("new", tmp_path) as store:
         assert "ranks" not in store.fingerprints()[0]
+
+
+def test_what_is_not_whole_when_its_ranks_die_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rank that dies while a run is begun: else the next start would train without its end and its turns."""
+    words = ["train", "--model", "byol", "--steps", "3", "--width", "4", "--device", "cpu", "--epochs-finetuning", "0"]
+    words += ["--results", str(tmp_path), "--name", "x", "--at", "2:ema=0.5"]
+    for name, value in {
+        "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "job",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ssl_lab.loop.plan", dies)
+        assert cli.main(words) == cli.INTERRUPTED
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert cli.main(words) == 2
+    assert "Going on with x" not in capsys.readouterr().out
+    assert cli.main([*words, "--overwrite"]) == 0
+    # Nor is a run that somebody else drives signed.
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another job")
+    with open_run("x", tmp_path) as store:
+        signed = store.meta(distributed.JOB)
+        assert signed
+        store.claim("train")
+        assert cli.main(["train", "--name", "x", "--resume", "--results", str(tmp_path)]) == 2
+        assert store.meta(distributed.JOB) == signed
+        store.release()
+
+
+# ---------------------------------------------------------------- the reason that counts
+
+
+def test_a_failure_of_rank_0_alone_is_no_lost_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong in its step, it says itself before it leaves: the others have nothing to mend."""
+    store = dist.HashStore()
+    leads, follows = Ranks.__new__(Ranks), Ranks.__new__(Ranks)
+    for rank, ranks in enumerate((leads, follows)):
+        ranks.rank, ranks.world, ranks._told, ranks._store, ranks._words = rank, 2, 0, store, store
+
+    def gone(*_: Any) -> None:
+        raise LostRankError("The run cannot go on without all its ranks: rank 0 of 2 is gone.")
+
+    monkeypatch.setattr(distributed, "build", lambda *_: None)
+    monkeypatch.setattr(distributed, "follow", gone)
+    config = json.loads(small_config().model_dump_json())
+    leads.tell(distributed.BEGIN, config)
+    assert distributed._followed(follows) == 1
+    leads.tell(distributed.BEGIN, config)
+    leads.tell(distributed.END)
+    assert distributed._followed(follows) == 0
+    assert not follows.is_told(distributed.STEP)
+    leads.tell(distributed.STEP)
+    assert not follows.is_told(distributed.STEP), "END is next, and stays it"
+
+
+@pytest.mark.parametrize(("said", "status"), [("2", 2), ("0", 0), ("130", None), (None, None)])
+def test_what_rank_0_says_comes_before_how_the_others_ended(
+    said: str | None, status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    def run(_options: Any) -> None:
+        file = Path(os.environ[distributed.VERDICT])
+        file.write_text("2")
+        if said is None:
+            with pytest.raises(LostRankError):
+                distributed._with_verdict(lambda: (_ for _ in ()).throw(LostRankError("gone")))
+        else:
+            assert distributed._with_verdict(lambda: int(said)) == 0
+        raise ChildFailedError("ssl_lab", {1: ProcessFailure(local_rank=1, pid=12, exitcode=-9, error_file="none")})
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    go = partial(distributed.launch, ["train"], name="x", ranks=2, restarts=0, device="cpu")
+    if status is None:
+        with pytest.raises(LostRankError, match=r"rank 1 of 2 \(process 12\) was ended by SIGKILL"):
+            go()
+    else:
+        assert go() == status
+    assert distributed.VERDICT not in os.environ

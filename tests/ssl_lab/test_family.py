@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from ssl_lab.desk import EngineDesk
 from ssl_lab.engine import Engine
 from ssl_lab.family import FAMILY, MOST, Membership, family_values, membership
 from ssl_lab.loop import drive, resume
-from ssl_lab.pacer import LEAD, LEAD_SHARE, Pacer
+from ssl_lab.pacer import CATCH_UP, LEAD, LEAD_SHARE, Pacer, Turns
 from tests.ssl_lab.test_engine import wait_for
+from tests.ssl_lab.test_loop import Driven
 
 
 @pytest.mark.parametrize("name", Knobs.model_fields)
@@ -115,6 +117,64 @@ def test_nobody_is_waited_for_who_stands_or_is_stuck() -> None:
     pacer.leave("late")
     assert pacer.take("fast", 106, 0.05)
     pacer.give("fast", 107)
+
+
+def goes(pacer: Pacer, name: str, steps: range, speed: float = inf) -> bool:
+    """Whether it gets a turn for each of these steps."""
+    for step in steps:
+        if not pacer.take(name, step, 0.02, speed):
+            return False
+        pacer.give(name, step + 1)
+    return True
+
+
+def test_nobody_is_waited_for_who_is_far_behind() -> None:
+    """It was paused for long; once it is near, the others wait until it is among them."""
+    pacer = Pacer(patience=600.0)
+    assert goes(pacer, "back", range(100, 101))
+    assert goes(pacer, "front", range(1000, 1040))
+    assert goes(pacer, "back", range(101, 1040 - CATCH_UP - 2))
+    assert goes(pacer, "front", range(1040, 1042))
+    assert goes(pacer, "back", range(838, 1042 - CATCH_UP))
+    assert not goes(pacer, "front", range(1042, 1043)), "the other is near now"
+    pacer.leave("front")
+    assert goes(pacer, "back", range(842, 1040))
+    assert goes(pacer, "front", range(1042, 1043))
+
+
+def test_nobody_is_waited_for_who_was_told_to_go_slower() -> None:
+    pacer = Pacer(patience=600.0)
+    assert goes(pacer, "slow", range(1), 2.0)
+    assert goes(pacer, "a", range(4))
+    assert goes(pacer, "b", range(2))
+    assert goes(pacer, "a", range(4, 6))
+    assert not goes(pacer, "a", range(6, 9)), "those that go as fast wait for each other as always"
+    assert goes(pacer, "slow", range(1, 2), 2.0)
+    # All as slow as it, and then freely again.
+    pacer = Pacer(patience=600.0)
+    assert goes(pacer, "a", range(3), 2.0)
+    assert goes(pacer, "b", range(1), 2.0)
+    assert not goes(pacer, "a", range(3, 9), 2.0)
+    assert goes(pacer, "b", range(1, 60))
+    assert goes(pacer, "a", range(3, 4))
+    assert not goes(pacer, "b", range(60, 61))
+
+
+def test_a_run_says_how_fast_it_may_go(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    speeds: list[float] = []
+
+    class Heard(Turns):
+        def take(self, step: int, patience: float, speed: float = inf) -> bool:
+            speeds.append(speed)
+            return super().take(step, patience, speed)
+
+    with Driven(make_trainer(), tmp_path, turns=Heard(Pacer(), "run")) as run:
+        run.steps(3)
+        run.ask("speed", {"steps_per_second": 400.0})
+        run.steps(3)
+        run.ask("speed", {})
+        run.steps(1)
+    assert speeds == [inf] * 3 + [400.0] * 3 + [inf]
 
 
 def by_hand(parent: RunStore, step: int, make: Callable[..., Trainer], turn: dict[str, Any], steps: int) -> list[float]:

@@ -16,6 +16,7 @@ import torch
 from ssl_lab import RunStore, Trainer, checkpoint, keep
 from ssl_lab.errors import KnobError, NonFiniteLossError, SSLLabError
 from ssl_lab.loop import Pace, drive, plan, resume
+from ssl_lab.ranks import DriftError, LostRankError
 from ssl_lab.replay import replay
 from ssl_lab.store import Command, open_run
 from tests.ssl_lab.conftest import small_config
@@ -676,3 +677,89 @@ def test_the_first_step_that_went_wrong_is_named_whatever_was_noticed_first(make
         wait_for(lambda: run.page.status().state == "failed")
         assert "The loss became nan at step 11" in run.page.status().message
         assert run.page.last_step() == 10
+
+
+@pytest.mark.parametrize("kind", [LostRankError, DriftError])
+def test_a_rank_lost_on_the_way_back_leaves_the_record_as_it_is(
+    kind: type[SSLLabError], make_trainer: Make, tmp_path: Path
+) -> None:
+    """Wherever it shows: while a checkpoint is taken over, at a turn that is made again, at one that is made now."""
+
+    def loses(*_: Any, **__: Any) -> Any:
+        raise kind("A rank is gone.")
+
+    with RunStore.create("run", small_config(), tmp_path) as store:
+        plan(store, [(5, {"ema": 0.5}), (12, {"lr": 0.01})])
+        drive(make_trainer(), store, owner="train", until=20)
+        for late in keep.kept(store.folder)[2:]:
+            late.path.unlink()
+
+        def record() -> Any:
+            events = [(e.number, e.step, e.changes, e.origin) for e in store.events()]
+            return events, store.losses().tolist(), [c.path.name for c in keep.kept(store.folder)]
+
+        before = record()
+        assert len(before[0]) == len(before[2]) == 2
+
+        trainer = make_trainer()
+        take_over = trainer.load_state_dict
+
+        def takes_over(state: Any) -> None:
+            take_over(state)
+            loses()
+
+        trainer.load_state_dict = takes_over  # type: ignore[method-assign]
+        with pytest.raises(kind):
+            resume(trainer, store)
+
+        # The checkpoint at step 12 does not know of the turn there yet.
+        trainer = make_trainer()
+        seen = resume(trainer, store)
+        assert (trainer.step_count, seen) == (12, 1)
+        trainer.set = loses  # type: ignore[method-assign]
+        with pytest.raises(kind):
+            drive(trainer, store, owner="train", until=30, events_seen=seen)
+        assert record() == before
+        status = store.status()
+        assert (status.state, status.step, status.message, status.knobs.lr) == ("failed", 20, "A rank is gone.", 0.01)
+        assert not store.driven()
+
+        # On record and answered is what took no effect before the rank was lost: the next start has it take effect.
+        trainer = make_trainer()
+        seen = resume(trainer, store)
+        number = 0
+
+        def turn(made: Any) -> None:
+            nonlocal number
+            if made.step == 25:
+                number = store.send("set", {"ema": 0.75})
+                trainer.set = loses  # type: ignore[method-assign]
+
+        with pytest.raises(kind):
+            drive(trainer, store, owner="train", until=30, events_seen=seen, on_record=turn)
+        assert store.command(number).state == "done"
+        assert [(e.step, e.changes, e.origin) for e in store.events()[2:]] == [(25, {"ema": 0.75}, "page")]
+        assert (store.status().state, store.status().knobs.ema) == ("failed", 0.75)
+        trainer = make_trainer()
+        assert drive(trainer, store, owner="train", until=30, events_seen=resume(trainer, store)) == "done"
+        assert len(store.events()) == 3
+        assert trainer.knobs == store.status().knobs
+        assert replay(store).equal
+
+
+def test_what_fails_before_the_first_round_leaves_run_and_trainer_free(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+
+    def breaks(*_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    with RunStore.create("run", trainer.config, tmp_path) as store:
+        for where in ("ssl_lab.stage.attend", "ssl_lab.loop.Diagnostician"):
+            with monkeypatch.context() as patch:
+                patch.setattr(where, breaks)
+                with pytest.raises(RuntimeError, match="new thread"):
+                    drive(trainer, store, owner="train", until=3)
+            assert not store.driven()
+        assert drive(trainer, store, owner="train", until=3) == "done"

@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -516,3 +517,77 @@ def test_a_stage_that_cannot_be_written_is_said_and_the_run_goes_on(
     (folder / "lesson").unlink()
     (folder / "away").rename(folder / "lesson")
     assert attendant._thread.is_alive()
+
+
+# ---------------------------------------------------------------- what a stage never touches
+
+
+@pytest.mark.parametrize("where", [".", "..", "stage", "lesson", "../again"])
+def test_a_stage_among_the_runs_is_refused(
+    run: RunStore, where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However its path is spelled: showing a run would write over it, and showing another would remove it."""
+    results = run.folder.parent
+    (tmp_path / "again").symlink_to(results)
+    RunStore.create("other", preset("byol"), results).close()
+    with RunStore.open(results / "other") as other:
+        for store in (run, other):
+            with pytest.raises(SSLLabError, match="Set SSL_LAB_STAGE to a folder of its own"):
+                stage.show(store, results / where)
+    assert {path.name for path in results.iterdir()} == {"lesson", "other"}
+    assert run.losses().tolist() == [1 / i for i in range(1, 11)]
+    assert not run.vanished()
+    # Whoever drives goes on without a stage.
+    monkeypatch.setenv(stage.WHERE, str(results / where))
+    assert stage.attend(run) is None
+
+
+def test_a_run_of_somebody_else_s_on_the_stage_is_left_alone(run: RunStore, folder: Path) -> None:
+    """Results of another owner lie where the stage is: no clean-up and no copy reaches them."""
+    for name in ("lesson", "theirs"):
+        with RunStore.create(name, preset("byol"), folder) as store:
+            store.add_metrics(rows(3))
+            with pytest.raises(SSLLabError, match="was not put on stage") if name == "lesson" else nullcontext():
+                stage._clear(folder, name)
+                if name == "lesson":
+                    stage.show(run, folder)
+            assert not store.vanished()
+            assert store.last_step() == 3
+    assert stage.wish(run.folder.parent) is None
+
+
+def test_of_a_folder_on_stage_only_what_was_put_there_goes(run: RunStore, folder: Path) -> None:
+    stage.show(run, folder)
+    other = folder / "lesson" / "notes.txt"
+    other.write_text("Mine.")
+    stage.withdraw(run.folder.parent, folder)
+    assert [path.name for path in (folder / "lesson").iterdir()] == ["notes.txt"]
+    other.unlink()
+    stage.show(run, folder)
+    stage.withdraw(run.folder.parent, folder)
+    assert not (folder / "lesson").exists()
+
+
+def test_what_could_not_be_put_on_stage_is_not_wished_for(
+    run: RunStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wish comes before the word of what is on stage, which nobody could take down without it."""
+    seen: list[Any] = []
+
+    def full(*_: Any) -> float:
+        seen.append(stage.wish(run.folder.parent))
+        raise WriteError("The disk is full.")
+
+    for before in (None, "lesson"):
+        with monkeypatch.context() as patch:
+            patch.setattr(stage, "_put", full)
+            with pytest.raises(WriteError):
+                stage.show(run, folder)
+        wanted = stage.wish(run.folder.parent)
+        assert (wanted and wanted.run) == before
+        assert seen[-1] is not None
+        assert seen[-1] != wanted
+        if before is None:
+            stage.show(run, folder)
+    stage.withdraw(run.folder.parent, folder)
+    assert stage.on_stage(folder) is None
