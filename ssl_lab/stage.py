@@ -372,6 +372,10 @@ def _put(store: RunStore, folder: Path, wanted: Wish) -> float:
         # SQLite works here, where nobody else is; to the stage, which may lie behind a network, go plain bytes.
         store.snapshot_to(copy)
         size = copy.stat().st_size
+        now = _program(folder)
+        if now is not None and now.token not in (wanted.token, before.token if before is not None else ""):
+            # While it was copied somebody else has taken the stage, who does not know of our lock.
+            return CADENCE
         with copy.open("rb") as file:
             write_whole(place, iter(lambda: file.read(1 << 20), b""), durable=False)
         with RunStore.open(copy, readonly=True) as copied:
