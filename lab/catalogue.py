@@ -49,6 +49,11 @@ class Entry:
     """Of the file when it was read; changes with it."""
 
     @property
+    def grouped(self) -> Membership | None:
+        """The family under whose heading it stands: what can only be looked at stands by itself."""
+        return None if self.recording else self.family
+
+    @property
     def staged(self) -> bool:
         """Whether it is the run that the instructor shows."""
         return self.key.startswith(INSTRUCTOR)
@@ -223,12 +228,12 @@ def _side_by_side(entries: list[Entry]) -> list[Entry]:
     """The same, with the members of a family one after the other where its first one stands."""
     first: dict[str, int] = {}
     for place, entry in enumerate(entries):
-        if entry.family is not None:
-            first.setdefault(entry.family.id, place)
+        if entry.grouped is not None:
+            first.setdefault(entry.grouped.id, place)
 
     def place_of(at: tuple[int, Entry]) -> tuple[int, int]:
         place, entry = at
-        return (place, 0) if entry.family is None else (first[entry.family.id], entry.family.place)
+        return (place, 0) if entry.grouped is None else (first[entry.grouped.id], entry.grouped.place)
 
     return [entry for _, entry in sorted(enumerate(entries), key=place_of)]
 

@@ -11,7 +11,8 @@ import shutil
 import stat as modes
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from ssl_lab.store import FILE_NAME, RunStore, check_name, open_run
 
 KEEPER = "keeper"
 """What is kept of a run's keeper, in its file."""
+
+PAUSING = 5.0
+"""Seconds that runs get to pause before they are deleted together."""
 
 LETTING_GO = 10.0
 """Seconds that a driver gets to save a run and let go of it."""
@@ -189,18 +193,45 @@ def delete_run(name: str, results: Path, owners: Owners) -> None:
     stage.forget(results, name, identity)
 
 
-def _let_go(store: RunStore) -> None:
-    """Waits until nobody drives a run that stands."""
-    if not store.driven():
-        return
-    if store.status().state == "running":
-        raise SSLLabError(f"The run {store.name} is running: pause it first, then delete it.")
-    store.send("sleep")
+def delete_runs(names: Sequence[str], results: Path, owners: Owners) -> None:
+    """Deletes several runs, which pause first: none of them goes before each of them may.
+
+    Raises:
+        SSLLabError: as for :func:`delete_run`.
+    """
+    with ExitStack() as stack:
+        stores = []
+        for name in names:
+            if (results / check_name(name)).is_symlink():
+                raise SSLLabError(f"{name} is a link to another place: delete it where it lies.")
+            stores.append(stack.enter_context(open_run(name, results)))
+            if not owners.may_steer(keeper_of(stores[-1])):
+                raise SSLLabError(f"The run {name} is somebody else's, so that you cannot delete it.")
+        running = [store for store in stores if store.driven() and store.status().state == "running"]
+        for store in running:
+            store.send("pause")
+        deadline = time.monotonic() + PAUSING
+        while any(store.status().state == "running" for store in running) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        _let_go(*stores)
+    for name in names:
+        delete_run(name, results, owners)
+
+
+def _let_go(*stores: RunStore) -> None:
+    """Waits until nobody drives runs that stand."""
+    driven = [store for store in stores if store.driven()]
+    for store in driven:
+        if store.status().state == "running":
+            raise SSLLabError(f"The run {store.name} is running: pause it first, then delete it.")
+    for store in driven:
+        store.send("sleep")
     deadline = time.monotonic() + LETTING_GO
-    while store.driven():
-        if time.monotonic() > deadline:
-            raise SSLLabError(f"Whoever steps the run {store.name} does not let go of it. It is still there.")
-        time.sleep(0.02)
+    for store in driven:
+        while store.driven():
+            if time.monotonic() > deadline:
+                raise SSLLabError(f"Whoever steps the run {store.name} does not let go of it. It is still there.")
+            time.sleep(0.02)
 
 
 def _runs(count: int) -> str:

@@ -106,7 +106,8 @@ class Sweeps(Page):
         head = w.HBox([self.status, self.stop])
         head.add_class("ssl-standing")
         self.chart = LabelChart()
-        self.table = SweepTable()
+        # The bench's page looks into the usual folder alone; a cell can name another one.
+        self.table = SweepTable(folder="" if self.results == results_dir() else str(self.results))
         self.lines_box = w.Box([self.lines])
         self.lines_box.add_class("ssl-lines")
         summary = w.GridBox([self.chart.widget, self.lines_box])

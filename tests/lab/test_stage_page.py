@@ -13,7 +13,7 @@ from lab.catalogue import Catalogue
 from lab.house import House
 from lab.stagebox import STEERED, WAITING, WITHDRAWN
 from ssl_lab import preset, stage
-from ssl_lab.errors import WriteError
+from ssl_lab.errors import SSLLabError, WriteError
 from ssl_lab.stage import Audience
 from ssl_lab.store import Metrics, RunStore, open_run
 from tests.lab.conftest import wait_for
@@ -306,6 +306,62 @@ def test_who_was_left_alone_is_told(run: RunStore, folder: Path, page: Page, mon
     wait_for(lambda: "The instructor’s run has stood for 3 min: nothing new has come of it." in banner(bench))
     wait_for(lambda: "left alone" in step(bench))
     assert "data-step='20'" in step(bench)
+
+
+def test_a_copy_that_cannot_be_read_is_waited_for(
+    run: RunStore, folder: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.show(run, folder)
+    opened = Audience.open
+
+    def fails(self: Audience, program: stage.OnStage) -> RunStore:
+        raise SSLLabError("It is just being replaced.")
+
+    monkeypatch.setattr(Audience, "open", fails)
+    bench = page({"follow": "1"})
+    wait_for(lambda: "It is just being replaced." in banner(bench))
+    assert bench.store is None
+    assert not list((tmp_path / "student").glob("*/run.sqlite"))
+    # What else goes wrong meanwhile is said too, and the page keeps its seat.
+    entered: list[int | None] = []
+    monkeypatch.setattr(bench._host, "enter", lambda most: not entered.append(most))
+    bench.visit("no-such-run")
+    wait_for(lambda: "no-such-run" in banner(bench))
+    bench.present()
+    assert entered == [None]
+    monkeypatch.setattr(Audience, "open", opened)
+    wait_for(lambda: bench.shown == "instructor: lesson")
+    wait_for(lambda: "You follow the instructor" in words(bench))
+    wait_for(lambda: "replaced" not in banner(bench))
+
+
+@pytest.mark.parametrize("form", ["csv", "together", "sqlite"])
+def test_what_was_shown_can_be_taken_along_after_it_was_taken_down(
+    form: str, run: RunStore, folder: Path, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.show(run, folder)
+    bench = page({"follow": "1"})
+    wait_for(lambda: bench.shown == "instructor: lesson")
+    wait_for(lambda: "data-step='20'" in step(bench))
+    stage.withdraw(run.folder.parent, folder)
+    wait_for(lambda: WITHDRAWN in words(bench))
+    assert bench.export is not None
+    got: list[tuple[str, Path]] = []
+    monkeypatch.setattr(bench.files, "offer", lambda name, mime, path: got.append((name, path)))
+    bench.export.form.value = form
+    bench.export.download.click()
+    wait_for(lambda: got or bench._complaint)
+    assert not bench._complaint
+    ((name, path),) = got
+    assert name.startswith("lesson.")
+    if form == "sqlite":
+        with RunStore.open(path, readonly=True) as copy:
+            assert (copy.name, copy.last_step()) == ("lesson", 20)
+    else:
+        lines = path.read_text().splitlines()
+        assert len(lines) == 21
+        assert form == "csv" or lines[1].startswith('"lesson",1,')
+    path.unlink()
 
 
 # ---------------------------------------------------------------- who shows

@@ -522,6 +522,14 @@ def test_what_a_stranger_wrote_is_shown_as_text(open_page: Open, tmp_path: Path)
         assert "<img" not in widget.value
 
 
+def test_only_what_lies_where_the_bench_looks_is_linked_to_it(
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_page().table.folder == str(tmp_path)
+    monkeypatch.setenv("SSL_LAB_RESULTS", str(tmp_path))
+    assert open_page().table.folder == ""
+
+
 # ---------------------------------------------------------------- the example
 
 
