@@ -88,7 +88,7 @@ def names(page: Watched) -> list[str]:
 
 def share(page: Watched) -> float:
     bars = page.page.locator(".ssl-trial progress")
-    return max([float(value) for value in bars.evaluate_all("all => all.map(bar => bar.value)")], default=0.0)
+    return sum(float(value) for value in bars.evaluate_all("all => all.map(bar => bar.value)"))
 
 
 def press(page: Watched, control: Any, key: str = "Enter") -> None:
