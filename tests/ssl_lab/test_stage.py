@@ -382,7 +382,8 @@ def test_every_copy_is_whole_while_the_run_grows(run: RunStore, folder: Path, at
     def drive() -> None:
         with RunStore.open(run.path) as own:
             step = 10
-            while not stop.is_set():
+            # Not so fast that on a busy machine the file outgrows what a reader's query may take.
+            while not stop.wait(0.005):
                 step += 7
                 stepped(own, step)
 
