@@ -31,9 +31,8 @@ class Model:
     """Of encoder, projector and predictor; counted."""
     channels: int
     """Of all batch norms of encoder and projector together; counted."""
-    norms: int
-    """Batch norms that a step meets in a network: the encoder's twice, for each view goes through a large one alone,
-    and the projector's once; counted."""
+    norms: tuple[int, int]
+    """Batch norms of encoder and projector; counted."""
     dim: int
     """Of the projections, d: F and Wp are (d, d)."""
 
@@ -60,7 +59,10 @@ class Traffic:
     """What one rank puts on the wire in a step: bytes handed to the collectives, and how many there are."""
 
     gradients: int
-    statistics: int
+    gathered: int
+    """Statistics of batch norm, forward: each rank gets those of every other."""
+    reduced: int
+    """Their gradients, back."""
     predictor: int
     collectives: int
     """Small ones, each of which is waited for."""
@@ -68,7 +70,7 @@ class Traffic:
     @property
     def total(self) -> int:
         """Bytes of all of them."""
-        return self.gradients + self.statistics + self.predictor
+        return self.gradients + self.gathered + self.reduced + self.predictor
 
 
 LINKS = (
@@ -111,22 +113,41 @@ def model(name: str, hidden: int = 4096, dim: int = 256) -> Model:
         flop=float(counter.get_total_flops()),
         parameters=sum(p.numel() for part in (network, predictor) for p in part.parameters()),
         channels=sum(sum(part) for part in norms),
-        norms=VIEWS * len(norms[0]) + len(norms[1]),
+        norms=(len(norms[0]), len(norms[1])),
         dim=dim,
     )
 
 
-def traffic(m: Model) -> Traffic:
-    """What a step of DirectPred with EMA hands to the collectives; each goes over the wire about twice (see below)."""
-    # Forward a mean and a deviation of each channel and view are gathered, of both networks; back go two sums.
-    statistics = 3 * 2 * VIEWS * m.channels
+def traffic(m: Model, *, on_gpu: bool = True) -> Traffic:
+    """What a step of DirectPred with EMA hands to the collectives.
+
+    Args:
+        m: the network.
+        on_gpu: torch's rule for many GPUs takes the projector's norms view by view; ours for CPUs both at once.
+    """
+    encoder, projector = m.norms
+    met = VIEWS * encoder + (VIEWS if on_gpu else 1) * projector
+    # A mean and a deviation of each channel and view; back go two sums.
+    once = FLOAT * 2 * VIEWS * m.channels
     return Traffic(
         gradients=FLOAT * m.parameters,
-        statistics=FLOAT * statistics,
+        # Of the online network and of the target.
+        gathered=2 * once,
+        reduced=once,
         # F with E[z f^T] and the loss in one; Wp.
         predictor=FLOAT * (2 * m.dim**2 + 1 + m.dim**2),
-        collectives=3 * m.norms + 2,
+        collectives=3 * met + 2,
     )
+
+
+def on_the_wire(t: Traffic, gpus: int) -> float:
+    """Bytes that a GPU sends in a step: what is summed goes round a ring twice, what is gathered goes to everybody."""
+    return ring(gpus) * (t.gradients + t.reduced + t.predictor) + (gpus - 1) * t.gathered
+
+
+def ring(gpus: int) -> float:
+    """How many times its own bytes a GPU sends in an all-reduce."""
+    return 2 * (gpus - 1) / gpus
 
 
 def seconds(m: Model, link: Link, images: float, speed: float) -> float:
@@ -134,12 +155,13 @@ def seconds(m: Model, link: Link, images: float, speed: float) -> float:
     compute = images * m.image_flop / speed
     if link.gpus == 1:
         return compute
-    t, share = traffic(m), 2 * (link.gpus - 1) / link.gpus
+    t, share = traffic(m), ring(link.gpus)
     # Buckets travel while other gradients are computed, which is half of the step: two of the worth of four passes.
     hidden, whole = compute / 2, share * t.gradients / link.bandwidth
     last = share * min(BUCKET, t.gradients) / link.bandwidth
     gradients = max(whole - hidden, last)
-    rest = t.collectives * link.latency + share * (t.statistics + t.predictor) / link.bandwidth
+    small = on_the_wire(t, link.gpus) - share * t.gradients
+    rest = t.collectives * link.latency + small / link.bandwidth
     return compute + gradients + rest
 
 
@@ -259,8 +281,8 @@ def talk_table() -> Iterator[str]:
                 TITLES[name],
                 f"{m.parameters / 1e6:.1f} M",
                 f"{t.gradients / 1e6:.1f} MB",
-                f"{m.channels:,} channels, met {m.norms} times",
-                f"{t.statistics / 1e6:.2f} MB",
+                f"{sum(m.norms)} with {m.channels:,} channels",
+                f"{(t.gathered + t.reduced) / 1e6:.2f} MB",
                 f"{t.predictor / 1e6:.2f} MB",
                 f"{t.collectives}",
             ]

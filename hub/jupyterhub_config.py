@@ -31,6 +31,10 @@ def read_class() -> tuple[list[str], list[str]]:
         said = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         sys.exit(f"{path} cannot be read: {error}. It says who comes: see hub/class.toml. SSL_LAB_CLASS names another.")
+    for name in ("instructors", "students"):
+        # A text would be taken for the list of its letters.
+        if not isinstance(said.get(name, []), list):
+            sys.exit(f'{path}: {name} has to be a list of names, such as {name} = ["ann"].')
     groups = [said.get(name, []) for name in ("instructors", "students")]
     for name in [name for group in groups for name in group]:
         # Names become folders and addresses.

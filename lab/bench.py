@@ -44,7 +44,7 @@ from lab.publisher import Publisher
 from lab.setup import Setup
 from lab.shelf import Shelf
 from lab.show import EVERYTHING, Show
-from lab.stagebox import STEERED, WAITING, StageBox
+from lab.stagebox import LOOK, STEERED, WAITING, StageBox
 from lab.style import CSS
 from lab.timeline import Timeline
 from lab.trouble import GONE, Watch, unanswered
@@ -192,6 +192,8 @@ class Bench:
         self.stage: StageBox | None = None
         self._waiting = False
         """Whether the page has no run yet, and follows as soon as the instructor shows one."""
+        self._stage_trouble, self._follow_due = "", float("inf")
+        """Why what is on stage could not be opened, and when that is tried again."""
         self._announced = ""
         """What was last put on stage, as far as the page has said so."""
         # A lesson is about its own run: whoever is in one is not led away from it.
@@ -226,7 +228,7 @@ class Bench:
             self.files = Files(limit=min(LARGEST_IN, self.house.max_bytes or LARGEST_IN))
             self.export = ExportBox(
                 self.panels, self._ask, lambda: self._store, self.files, self._complain,
-                lambda: {key: reader.store.path for key, reader in self._compared.items()},
+                lambda: {key: reader.store for key, reader in self._compared.items()},
             )  # fmt: skip
         self._build(beside)
         close_doors(parts(self.widget))
@@ -321,8 +323,6 @@ class Bench:
 
     def _send(self, kind: str, payload: Mapping[str, Any]) -> None:
         command: CommandKind = kind  # type: ignore[assignment]
-        if self.family.id:
-            self._ask(lambda: self.family.tell(kind, payload))
 
         def send() -> None:
             store = self._store
@@ -330,10 +330,14 @@ class Bench:
                 return
             if why := self._reason_not_to_send(store, kind):
                 raise SSLLabError(why)
-            if store.status().state == "done":
-                raise SSLLabError("This run is done. Start a new one to go on.")
-            self._host.wake(store)
-            self._await(store, store.send(command, payload))
+            told, why = self.family.tell(kind, payload)
+            if store.status().state != "done":
+                self._host.wake(store)
+                self._await(store, store.send(command, payload))
+            elif not told:
+                why = why or "This run is done. Start a new one to go on."
+            if why:
+                raise SSLLabError(why)
 
         # One look: the publisher may put another run on the page at any moment.
         store = self._store
@@ -343,6 +347,8 @@ class Bench:
                 if not self._reason_not_to_send(store, kind) and store.driven():
                     # The usual way: straight into the file, taken at the next step boundary.
                     self._await(store, store.send(command, payload))
+                    if self.family.id:
+                        self._ask(lambda: self._complain(self.family.tell(kind, payload)[1] or self._complaint))
                     self.publisher.wake()
                     return
         # Behind what was asked before, such as a new run that this is meant for.
@@ -456,6 +462,10 @@ class Bench:
                 else:
                     self._show_entry(wanted)
             except (SSLLabError, sqlite3.Error, OSError) as error:
+                if wanted.startswith(INSTRUCTOR) and self.catalogue.follows:
+                    # A copy that cannot be read at this moment is no reason for a run, and an engine, of one's own.
+                    self._wait_for_stage(error)
+                    return
                 self._complaint = f"{error} Here is a new run instead."
             else:
                 if not self._waiting:
@@ -553,21 +563,37 @@ class Bench:
 
     def _look_at_stage(self) -> None:
         """Goes along with what is on stage."""
-        if self.stage is None or not self.stage.look():
+        if self.stage is None or not (self.stage.look() or time.monotonic() >= self._follow_due):
             return
+        self._stage_trouble, self._follow_due = "", float("inf")
         program = self.stage.program
         if program is None or not self.catalogue.follows:
             return
         following = self._store is not None and self._store.apart
-        if self._waiting or (following and self._store is not None and self._store.meta("id") != program.id):
-            self._follow()
+        # By what its reader holds: the file itself may be another run's already.
+        shown = self._reader.id if self._reader is not None else ""
+        if self._waiting or (following and shown != program.id):
+            try:
+                self._follow()
+            except (SSLLabError, sqlite3.Error, OSError) as error:
+                self._wait_for_stage(error)
         elif following and self._store is not None:
             self._store.overtaken()
         elif program.token != self._announced:
             self.browser.announce = f"The instructor shows {program.run}."
-        for reader in self._compared.values():
-            reader.store.overtaken() if reader.store.apart else None
+        for key, reader in list(self._compared.items()):
+            if reader.store.apart and key == f"{INSTRUCTOR}{program.run}" and reader.id != program.id:
+                keys = list(self._compared)
+                self._compared.pop(key).store.close()
+                self._compare(keys)
+            elif reader.store.apart:
+                reader.store.overtaken()
         self._announced = program.token
+
+    def _wait_for_stage(self, error: Exception) -> None:
+        """What is on stage could not be opened: it is tried again."""
+        self._waiting = self._waiting or self._reader is None
+        self._stage_trouble, self._follow_due = str(error), time.monotonic() + LOOK
 
     def _take_in(self, path: Path, name: str) -> None:
         """Shows a run's file from elsewhere."""
@@ -685,9 +711,14 @@ class Bench:
             return why
         if self._overweight and kind != "pause":
             return self._overweight
+        return self._jam(store)
+
+    @staticmethod
+    def _jam(store: RunStore) -> str:
+        """Whether a run was told more than its driver takes, in words; empty if not."""
         ((waiting,),) = store.rows("SELECT count(*) FROM commands WHERE state = 'waiting'")
         if waiting >= MOST_COMMANDS:
-            return f"{waiting:,} commands wait for this run's driver already. Wait until they are answered."
+            return f"{waiting:,} commands wait for the driver of {store.name} already. Wait until they are answered."
         return ""
 
     @staticmethod
@@ -857,6 +888,7 @@ class Bench:
                 self.knobs.lock(True)
                 self.stage.tell_follower(None, True)
                 self.said.nothing(WAITING)
+                self.said.warn([self._complaint, self._stage_trouble, self._watch.disk()])
                 self._show_shelf()
                 self._tell(None)
                 return False
@@ -911,8 +943,11 @@ class Bench:
             if self._full and self._host.enter(self.house.max_visitors):
                 self._full = False
                 self._do(lambda: self._open_page(dict(self.browser.query or {})))
-            elif not self._full and self._store is not None:
+            elif not self._full and (self._store is not None or self._waiting):
+                # Who waits for the instructor keeps their seat too.
                 self._host.enter(None)
+                if self._store is None:
+                    return
                 self._look(self._store)
                 self.family.look()
                 self._weigh(self._store)
@@ -927,9 +962,11 @@ class Bench:
         self._weigh_due = time.monotonic() + WEIGH_PAUSE
         self._overweight = self.owners.overweight(self.catalogue.entries())
         mine = not self._why_not and keeper_of(store) == self.owners.visitor
-        if self._overweight and mine and store.status().state == "running":
+        if not self._overweight:
+            return
+        if mine and store.status().state == "running":
             store.send("pause")
-            self.family.tell("pause", {})
+        self.family.stand(self.owners.visitor)
 
     def _draw(self, view: RunView) -> bool:
         key = tuple(
@@ -972,10 +1009,11 @@ class Bench:
         if self.shelf is None or time.monotonic() < self._shelf_due:
             return
         self._shelf_due = time.monotonic() + SHELF_PAUSE
-        entries, more = tree(self.catalogue.entries())
+        every = self.catalogue.entries()
+        entries, more = tree(every)
         colours, state = self.family.colours(), Changes(self.shelf)
         state.set("most", 1 + max(len(OTHERS), len(self._compared)))
-        state.set("runs", shelf_rows(entries, self._key, colours, self._may_delete))
+        state.set("runs", shelf_rows(entries, self._key, colours, self._may_delete, every))
         state.set("more", more)
 
     def _may_delete(self, entry: Entry) -> bool:
@@ -989,7 +1027,8 @@ class Bench:
             self._refusal = ""
         status, steered = view.status, not self._why_not
         engine = self._host.trouble(self._store)
-        errors, hints = [engine, self._complaint, self._refusal], [] if engine else [self._host.waiting_for()]
+        errors = [engine, self._complaint, self._refusal, self._stage_trouble]
+        hints = [] if engine else [self._host.waiting_for()]
         if not self._from_elsewhere():
             errors.append(self._watch.disk())
         if silent and not engine:

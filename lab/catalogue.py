@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 from ssl_lab.errors import SSLLabError, shown
 from ssl_lab.family import FAMILY, Membership, membership
 from ssl_lab.mirror import writable
-from ssl_lab.stage import Audience, run_on_stage
-from ssl_lab.store import FILE_NAME, LIVE_STATES, RunStore, RunSummary, check_name, summary
+from ssl_lab.stage import Audience, OnStage, run_on_stage
+from ssl_lab.store import FILE_NAME, LIVE_STATES, RunState, RunStore, RunSummary, check_name, summary
 from ssl_lab.sweep.progress import TrialRecord, read_record, read_runner, worked_on
 
 INSTRUCTOR = "instructor: "
 """What the key of the run on stage begins with."""
+
+COPIES = 10
+"""Of so many copies that come to the stage, a list reads one: each is read whole, and who follows the run reads all."""
 
 LISTED = 40
 """Most runs on the shelf: the newest, with their forks."""
@@ -40,6 +45,13 @@ class Entry:
     """Digest of the key of the visitor who keeps it; empty if nobody says so. Not for the page."""
     family: Membership | None = None
     """Of which family it is."""
+    stamp: tuple[int, ...] = ()
+    """Of the file when it was read; changes with it."""
+
+    @property
+    def grouped(self) -> Membership | None:
+        """The family under whose heading it stands: what can only be looked at stands by itself."""
+        return None if self.recording else self.family
 
     @property
     def staged(self) -> bool:
@@ -60,6 +72,8 @@ class Catalogue:
         self.loose: dict[str, Path] = {}
         """Files from elsewhere than the folder's runs, by key."""
         self._seen: dict[Path, tuple[tuple[int, ...], Entry | None]] = {}
+        self._program: OnStage | None = None
+        self._copy_due = 0.0
 
     @property
     def follows(self) -> bool:
@@ -70,7 +84,7 @@ class Catalogue:
         """All runs that can be read, the one on stage first, then the newest; recordings last."""
         own = [(path.parent.name, path, False) for path in self.results.glob(f"*/{FILE_NAME}")]
         kept = [(f"recording: {path.stem}", path, True) for path in recordings()]
-        loose = [(key, path, True) for key, path in self.loose.items()]
+        loose = [(key, path, True) for key, path in self.loose.items() if self._may_look(key)]
         places = (*self._on_stage(), *own, *loose, *kept)
         found = [entry for key, path, recording in places if (entry := self._entry(key, path, recording))]
         known = {path for _, path, _ in places}
@@ -78,7 +92,7 @@ class Catalogue:
         return sorted(found, key=lambda entry: (not entry.staged, entry.recording, -entry.run.created))
 
     def _on_stage(self) -> list[tuple[str, Path, bool]]:
-        program = self._audience.look() if self._audience else None
+        self._program = program = self._audience.look() if self._audience else None
         if program is None or self._audience is None:
             return []
         return [(f"{INSTRUCTOR}{program.run}", run_on_stage(self._audience.folder, program.run), True)]
@@ -99,6 +113,15 @@ class Catalogue:
                 return RunStore.open(entry.path, readonly=entry.recording or not writable(entry.path))
         raise SSLLabError(f"There is no run {shown(key)} any more.")
 
+    def _may_look(self, key: str) -> bool:
+        """Whether a file from elsewhere may be opened now: a trial may have come to another machine since."""
+        if key.startswith(TRIAL):
+            try:
+                self._trial(key)
+            except (SSLLabError, OSError):
+                return False
+        return True
+
     def _trial(self, key: str) -> Path:
         sweep, _, name = key.removeprefix(TRIAL).partition("/")
         folder = self.results / check_name(sweep)
@@ -111,25 +134,46 @@ class Catalogue:
         return path
 
     def _entry(self, key: str, path: Path, recording: bool) -> Entry | None:
+        if key.startswith(INSTRUCTOR) and self._program is not None:
+            return self._staged(key, path, self._program)
         stamp = _stamp(path)
         seen = self._seen.get(path)
         # What a driver wrote into its journal counts too; where nobody writes, nothing changes.
         # Whether a driver lives is not said by the file.
         if seen is None or seen[0] != stamp or (seen[1] and seen[1].run.status.state in LIVE_STATES):
-            entry = None
-            try:
-                staged = key.startswith(INSTRUCTOR)
-                with RunStore.open(path, readonly=True, apart=staged) as store:
-                    keeper, run = store.meta("keeper"), summary(store)
-                    if staged:
-                        # Who drives it is not here to be asked: what the copy says of the run is all there is.
-                        run = replace(run, status=store.status())
-                    keeper = keeper if isinstance(keeper, str) else ""
-                    entry = Entry(key, path, run, recording, keeper, membership(store.meta(FAMILY)))
-            except (SSLLabError, sqlite3.Error, ValueError, TypeError, OSError):
-                pass
-            self._seen[path] = seen = (stamp, entry)
+            self._seen[path] = seen = (stamp, _read(key, path, recording, stamp))
         return seen[1]
+
+    def _staged(self, key: str, path: Path, program: OnStage) -> Entry | None:
+        """The run on stage: how it stands says the stage itself, so that its file is seldom read."""
+        seen, now, stamp = self._seen.get(path), time.monotonic(), _stamp(path)
+        other = seen is not None and seen[1] is not None and seen[1].run.id != program.id
+        if seen is None or (seen[0] != stamp and (other or now >= self._copy_due)):
+            self._seen[path] = seen = (stamp, _read(key, path, True, stamp))
+            self._copy_due = now + program.period * (COPIES if seen[1] is not None else 1)
+        entry = seen[1]
+        if entry is None:
+            return None
+        status = replace(entry.run.status, step=program.step)
+        for state in get_args(RunState):
+            if state == program.state:
+                status = replace(status, state=state)
+        return replace(entry, run=replace(entry.run, status=status))
+
+
+def _read(key: str, path: Path, recording: bool, stamp: tuple[int, ...]) -> Entry | None:
+    """The entry of a file; None if it cannot be read."""
+    try:
+        staged = key.startswith(INSTRUCTOR)
+        with RunStore.open(path, readonly=True, apart=staged) as store:
+            keeper, run = store.meta("keeper"), summary(store)
+            if staged:
+                # Who drives it is not here to be asked: what the copy says of the run is all there is.
+                run = replace(run, status=store.status())
+            keeper = keeper if isinstance(keeper, str) else ""
+            return Entry(key, path, run, recording, keeper, membership(store.meta(FAMILY)), stamp)
+    except (SSLLabError, sqlite3.Error, ValueError, TypeError, OSError):
+        return None
 
 
 def here(record: TrialRecord) -> bool:
@@ -184,12 +228,12 @@ def _side_by_side(entries: list[Entry]) -> list[Entry]:
     """The same, with the members of a family one after the other where its first one stands."""
     first: dict[str, int] = {}
     for place, entry in enumerate(entries):
-        if entry.family is not None:
-            first.setdefault(entry.family.id, place)
+        if entry.grouped is not None:
+            first.setdefault(entry.grouped.id, place)
 
     def place_of(at: tuple[int, Entry]) -> tuple[int, int]:
         place, entry = at
-        return (place, 0) if entry.family is None else (first[entry.family.id], entry.family.place)
+        return (place, 0) if entry.grouped is None else (first[entry.grouped.id], entry.grouped.place)
 
     return [entry for _, entry in sorted(enumerate(entries), key=place_of)]
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import ipywidgets as w
@@ -14,7 +15,7 @@ import ipywidgets as w
 from lab.files import Files
 from lab.panels import Panel
 from ssl_lab.errors import SSLLabError
-from ssl_lab.store import RunStore
+from ssl_lab.store import FILE_NAME, RunStore
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class ExportBox:
         store: Callable[[], RunStore | None],
         files: Files,
         complain: Callable[[str], None],
-        drawn: Callable[[], Mapping[str, Path]] = dict,
+        drawn: Callable[[], Mapping[str, RunStore]] = dict,
     ) -> None:
         self._drawn = drawn
         self._do, self._store, self._files, self._complain = do, store, files, complain
@@ -86,12 +87,22 @@ class ExportBox:
             raise SSLLabError("Several files wait to be saved by this page. Wait until they are, or reload it.")
         if not self._writing.acquire(blocking=False):
             raise SSLLabError("Another file is still being written. Try again when it is there.")
+        copies = ExitStack()
+        try:
+            path = _to_read(store, copies)
+            drawn = self._drawn() if kind == "together" else {}
+            beside = {key: _to_read(other, copies) for key, other in drawn.items()}
+        except BaseException:
+            copies.close()
+            self._writing.release()
+            raise
         # Pictures go on while a long run is written out.
-        beside = dict(self._drawn()) if kind == "together" else {}
-        what = (store.path, store.name, kind, mime, beside)
+        what = (path, store.name, kind, mime, beside, copies)
         threading.Thread(target=self._write_file, args=what, daemon=True).start()
 
-    def _write_file(self, path: Path, name: str, kind: str, mime: str, beside: Mapping[str, Path]) -> None:
+    def _write_file(
+        self, path: Path, name: str, kind: str, mime: str, beside: Mapping[str, Path], copies: ExitStack
+    ) -> None:
         from ssl_lab.export import KINDS, write
 
         target, ending = Path(), KINDS.get(kind, ".csv")
@@ -113,6 +124,7 @@ class ExportBox:
             self._do(lambda: self._complain(words))
             return
         finally:
+            copies.close()
             self._writing.release()
         together = f"-and-{len(beside)}-more" if beside else ""
         self._do(lambda: self._files.offer(f"{name}{together}{ending}", mime, target))
@@ -133,6 +145,18 @@ class ExportBox:
         parts = (self.form, self.download, self.picture, self.png, self.svg, self._heading, *self._rows, self.widget)
         for part in parts:
             part.close()
+
+
+def _to_read(store: RunStore, copies: ExitStack) -> Path:
+    """Where another thread can read a run: what the instructor shows may be taken down, or replaced, at any moment, so
+    that it is read from a copy of what the page has of it, which goes with ``copies``."""
+    if not store.apart:
+        return store.path
+    folder = copies.enter_context(tempfile.TemporaryDirectory(prefix="ssl-lab-", ignore_cleanup_errors=True))
+    path = Path(folder) / store.name / FILE_NAME
+    path.parent.mkdir()
+    store.snapshot_to(path)
+    return path
 
 
 def _write_together(runs: Mapping[str, Path], target: Path) -> None:

@@ -7,10 +7,10 @@ Everything here runs on the publisher's thread, but for the two buttons, which o
 from __future__ import annotations
 
 import contextlib
+import html
 import re
 import shutil
 import sqlite3
-import time
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import ipywidgets as w
 from lab.doors import is_text
 from lab.looks import OTHERS, SHOWN, family_look
 from lab.members import knob_word
-from lab.owners import delete_run, keeper_of
+from lab.owners import delete_runs, keeper_of
 from lab.view import RunView, ViewReader
 from lab.words import Changes
 from ssl_lab.config import idle_knobs
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 TOGETHER = frozenset({"run", "pause", "step", "speed"})
 """What is done to all members at once. A knob that is turned is the business of the run on the page alone: turned in
 all of them there would be no family any more."""
-
-PAUSING = 5.0
-"""Seconds that a member gets to pause before it is deleted."""
 
 
 class FamilyDesk:
@@ -64,7 +61,16 @@ class FamilyDesk:
 
     def ask(self, knob: str) -> None:
         """A family along a knob is asked for."""
-        self._bench._ask(lambda: self.start(knob))
+        key = self._bench.shown
+
+        def start() -> None:
+            # A second click, while the first one's family is being begun, is not meant for one of its members.
+            if self._bench.shown == key:
+                self.start(knob)
+            elif not self.id:
+                raise SSLLabError(f"{key} has left the page meanwhile, so that no family was begun from it.")
+
+        self._bench._ask(start)
 
     def on_shelf(self, content: Mapping[str, Any]) -> None:
         """What the shelf's headings of families are pressed for."""
@@ -153,7 +159,9 @@ class FamilyDesk:
             hand = self._hands.pop(key)
             with contextlib.suppress(SSLLabError, sqlite3.Error):
                 # The engine has better to do than stepping what nobody looks at.
-                if key != bench.shown and hand.status().state in LIVE_STATES and bench.owners.minds(keeper_of(hand)):
+                status = hand.status()
+                live = status.state in LIVE_STATES and status.owner != "train"
+                if key != bench.shown and live and bench.owners.minds(keeper_of(hand)):
                     hand.send("pause")
             hand.close()
         for key in fellows:
@@ -199,19 +207,35 @@ class FamilyDesk:
         others = {key: (one.look or next(free, OTHERS[-1])).colour for key, one in self._bench._compared.items()}
         return {self._bench.shown: shown.colour, **others}
 
-    def tell(self, kind: str, payload: Mapping[str, Any]) -> None:
-        """Has the other members do what the run on the page was just told."""
+    def tell(self, kind: str, payload: Mapping[str, Any]) -> tuple[bool, str]:
+        """Has the other members do what the run on the page is told.
+
+        Returns:
+            Whether there was one that could, and why some were passed over; empty if none was.
+        """
         if kind not in TOGETHER:
-            return
-        waking = []
+            return False, ""
+        waking, told, jam = [], False, ""
         for hand in self._hands.values():
             if hand.vanished() or hand.status().state == "done":
+                continue
+            if why := self._bench._jam(hand):
+                jam = why
                 continue
             if kind != "pause" and not hand.driven():
                 waking.append(hand)
             hand.send(kind, payload)  # type: ignore[arg-type]
+            told = True
         if waking:
             self._bench._host.wake_all(waking)
+        return told, jam
+
+    def stand(self, keeper: str | None) -> None:
+        """Has those of the other members pause that run and are kept by somebody."""
+        for hand in self._hands.values():
+            with contextlib.suppress(sqlite3.Error, SSLLabError):
+                if not hand.vanished() and keeper_of(hand) == keeper and hand.status().state == "running":
+                    hand.send("pause")
 
     def look(self) -> None:
         """Says in the other members' files that somebody looks, which keeps them going."""
@@ -228,8 +252,8 @@ class FamilyDesk:
             state.set("display", "none")
             return
         origin = self._bench.store.parent if self._bench.store is not None else None
-        where = f" from {origin.name} at step {origin.step:,}" if origin else ""
-        words = f"<b>A family of {len(members)} along {knob_word(view.family.knob)}</b>{where}."
+        where = f" from {html.escape(origin.name)} at step {origin.step:,}" if origin else ""
+        words = f"<b>A family of {len(members)} along {html.escape(knob_word(view.family.knob))}</b>{where}."
         if self._hands:
             words += " Run, Pause, Step and Speed act on all of them; a knob turns only in the run on the page."
         Changes(self._words).set("value", words)
@@ -244,12 +268,17 @@ class FamilyDesk:
         origin = store.parent
         if not bench._why_not and store.status().state == "running":
             store.send("pause")
-        self.tell("pause", {})
+        _, bench._complaint = self.tell("pause", {})
         parent = next((e for e in bench.catalogue.entries() if origin and e.run.id == origin.id), None)
         bench._compare([])
         if parent is not None and origin is not None:
             bench._show_entry(parent.key)
             bench.timeline.step = origin.step
+        elif origin is not None:
+            bench._complaint = (
+                f"The members are paused. {origin.name}, from which they grew, is not among the runs here, so that "
+                f"{bench.shown} stays on the page."
+            )
 
     def open(self, identity: str) -> None:
         """Puts all of a family on the page; the member that is shown stays."""
@@ -265,22 +294,19 @@ class FamilyDesk:
     def delete(self, identity: str) -> None:
         """Lets all members go for good; the page has asked twice."""
         bench = self._bench
+        if bench._watching:
+            raise SSLLabError("This page only watches, so that it deletes nothing.")
+        found = self._entries(identity)
+        for entry in found:
+            if not bench.owners.may_steer(entry.keeper):
+                raise SSLLabError(f"The run {entry.key} is somebody else's, so that you cannot delete its family.")
         if identity == self.id:
             self.close()
-        found = self._entries(identity)
         if any(entry.key == bench.shown for entry in found):
             raise SSLLabError(f"{bench.shown} is the run on the page: open another one first, then delete its family.")
         bench._compare([key for key in bench._compared if key not in {entry.key for entry in found}])
-        for entry in found:
-            with open_run(entry.key, bench._host.results) as store:
-                if not bench.owners.may_steer(keeper_of(store)):
-                    raise SSLLabError(f"The run {entry.key} is somebody else's, so that you cannot delete it.")
-                if store.driven() and store.status().state == "running":
-                    store.send("pause")
-                    until = time.monotonic() + PAUSING
-                    while store.status().state == "running" and time.monotonic() < until:
-                        time.sleep(0.02)
-            delete_run(entry.key, bench._host.results, bench.owners)
+        delete_runs([entry.key for entry in found], bench._host.results, bench.owners)
+        bench._complaint, bench._shelf_due, bench._weigh_due = "", 0.0, 0.0
         bench.browser.announce = f"The family of {len(found)} runs is deleted."
 
     def _entries(self, identity: str) -> list[Any]:

@@ -231,7 +231,9 @@ class Gallery:
 
     def _spark(self, entry: Entry) -> str:
         """The curve of a run's effective rank, drawn again when there are steps more."""
-        stamp = (entry.path, entry.run.id, entry.run.status.step, entry.run.status.heartbeat)
+        status = entry.run.status
+        # A copy on stage is read as a whole: not more often than the list itself does.
+        stamp = (entry.path, entry.run.id, entry.stamp if entry.staged else (status.step, status.heartbeat))
         known = self._sparks.get(entry.key)
         if known is None or known[0] != stamp:
             drawn = ""

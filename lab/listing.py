@@ -11,7 +11,11 @@ from lab.members import knob_word
 
 
 def shelf_rows(
-    entries: Iterable[tuple[int, Entry]], shown: str, colours: Mapping[str, str], deletable: Callable[[Entry], bool]
+    entries: Iterable[tuple[int, Entry]],
+    shown: str,
+    colours: Mapping[str, str],
+    deletable: Callable[[Entry], bool],
+    every: Iterable[Entry] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows for :class:`~lab.shelf.Shelf`.
 
@@ -20,25 +24,37 @@ def shelf_rows(
         shown: the key of the run on the page.
         colours: CSS colours of what is drawn, by key.
         deletable: whether the visitor may delete a run.
+        every: all runs, also those that are not listed, as which a family's members count; default those listed.
     """
     entries = list(entries)
     families: dict[str, list[Entry]] = {}
-    for _, entry in entries:
-        if entry.family is not None:
-            families.setdefault(entry.family.id, []).append(entry)
-    # Where a member's family stands: its rows, and those of the forks under them, follow under one heading.
+    for entry in (entry for _, entry in entries) if every is None else every:
+        if entry.grouped is not None:
+            families.setdefault(entry.grouped.id, []).append(entry)
+    # Where a member's family stands: its rows, and those of the forks under them, follow under one heading. A family
+    # that was begun from a member stands under a heading of its own among them.
     rows: list[dict[str, Any]] = []
+    open_groups: list[tuple[str, int, dict[str, Any]]] = []
     headed: set[str] = set()
-    group, level = "", -1
     for depth, entry in entries:
-        family = entry.family
-        if group and depth <= level and (family is None or family.id != group):
-            group, level = "", -1
-        if family is not None and family.id not in headed and not group:
+        family = entry.grouped
+        while open_groups:
+            group, level, _ = open_groups[-1]
+            if depth > level or (depth == level and family is not None and family.id == group):
+                break
+            open_groups.pop()
+        if family is not None and family.id not in headed:
             headed.add(family.id)
-            group, level = family.id, depth
-            rows.append(_heading(depth, families[family.id], shown, deletable))
-        rows.append(_row(depth + bool(group), entry, shown, colours, deletable, group))
+            heading = _heading(depth + len(open_groups), families[family.id], deletable)
+            heading["group"] = open_groups[-1][0] if open_groups else ""
+            open_groups.append((family.id, depth, heading))
+            rows.append(heading)
+        group = open_groups[-1][0] if open_groups else ""
+        rows.append(_row(depth + len(open_groups), entry, shown, colours, deletable, group))
+        if entry.key == shown:
+            # The run on the page is folded away under no heading.
+            for _, _, heading in open_groups:
+                heading["shown"] = True
     return rows
 
 
@@ -67,8 +83,9 @@ def _row(
     }  # fmt: skip
 
 
-def _heading(depth: int, members: Sequence[Entry], shown: str, deletable: Callable[[Entry], bool]) -> dict[str, Any]:
-    """The row that stands over a family's members and folds them away."""
+def _heading(depth: int, members: Sequence[Entry], deletable: Callable[[Entry], bool]) -> dict[str, Any]:
+    """The row that stands over a family's members and folds them away; whether the run on the page is among what
+    stands under it, and under which other heading it stands itself, is filled in where that is known."""
     first = members[0]
     assert first.family is not None
     states = [member.run.status.state for member in members]
@@ -80,6 +97,6 @@ def _heading(depth: int, members: Sequence[Entry], shown: str, deletable: Callab
         "step": min(member.run.status.step for member in members), "preset": first.run.config.preset,
         "data": Path(first.run.config.dataset).name,
         "origin": f"from {parent.name} at step {parent.step:,}" if parent else "",
-        "shown": any(member.key == shown for member in members),
+        "shown": False,
         "deletable": all(not member.recording and deletable(member) for member in members),
     }  # fmt: skip

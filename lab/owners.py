@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
+import stat as modes
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.catalogue import Entry
 from lab.house import House
+from ssl_lab import stage
 from ssl_lab.errors import SSLLabError
 from ssl_lab.store import FILE_NAME, RunStore, check_name, open_run
 
 KEEPER = "keeper"
 """What is kept of a run's keeper, in its file."""
+
+PAUSING = 5.0
+"""Seconds that runs get to pause before they are deleted together."""
 
 LETTING_GO = 10.0
 """Seconds that a driver gets to save a run and let go of it."""
@@ -84,7 +89,7 @@ class Owners:
     def account(self, entries: Iterable[Entry]) -> Account:
         """What the visitor keeps of these runs."""
         own = [entry for entry in entries if not entry.recording and entry.keeper and entry.keeper == self.visitor]
-        return Account(len(own), sum(weight(entry.path.parent) for entry in own))
+        return Account(len(own), weight(*(entry.path.parent for entry in own)))
 
     def room_for(self, entries: Iterable[Entry], more: int = 0, runs: int = 1) -> None:
         """Has the visitor make more runs.
@@ -139,10 +144,10 @@ def keeper_of(store: RunStore) -> str:
     return said if isinstance(said, str) else ""
 
 
-def weight(folder: Path) -> int:
-    """Bytes of a run's folder on disk; what is there under two names counts once."""
+def weight(*folders: Path) -> int:
+    """Bytes of runs' folders on disk; what is there under two names, as the checkpoints of forks are, counts once."""
     seen: set[tuple[int, int]] = set()
-    total, waiting = 0, [str(folder)]
+    total, waiting = 0, [str(folder) for folder in folders]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
@@ -151,7 +156,7 @@ def weight(folder: Path) -> int:
                         found = entry.stat(follow_symlinks=False)
                     except OSError:
                         continue  # Gone this moment.
-                    if stat.S_ISDIR(found.st_mode):
+                    if modes.S_ISDIR(found.st_mode):
                         waiting.append(entry.path)
                     elif (found.st_dev, found.st_ino) not in seen:
                         seen.add((found.st_dev, found.st_ino))
@@ -174,6 +179,7 @@ def delete_run(name: str, results: Path, owners: Owners) -> None:
         if not owners.may_steer(keeper_of(store)):
             raise SSLLabError(f"The run {name} is somebody else's, so that you cannot delete it.")
         _let_go(store)
+        identity = str(store.meta("id"))
     # Out of sight as a whole, so that nobody meets half a run.
     grave = results / f".deleted-{uuid.uuid4().hex}"
     os.rename(folder, grave)
@@ -184,20 +190,48 @@ def delete_run(name: str, results: Path, owners: Owners) -> None:
         raise SSLLabError(f"The run {name} was just woken by somebody. It is still there.")
     (grave / FILE_NAME).unlink(missing_ok=True)
     shutil.rmtree(grave)
+    stage.forget(results, name, identity)
 
 
-def _let_go(store: RunStore) -> None:
-    """Waits until nobody drives a run that stands."""
-    if not store.driven():
-        return
-    if store.status().state == "running":
-        raise SSLLabError(f"The run {store.name} is running: pause it first, then delete it.")
-    store.send("sleep")
+def delete_runs(names: Sequence[str], results: Path, owners: Owners) -> None:
+    """Deletes several runs, which pause first: none of them goes before each of them may.
+
+    Raises:
+        SSLLabError: as for :func:`delete_run`.
+    """
+    with ExitStack() as stack:
+        stores = []
+        for name in names:
+            if (results / check_name(name)).is_symlink():
+                raise SSLLabError(f"{name} is a link to another place: delete it where it lies.")
+            stores.append(stack.enter_context(open_run(name, results)))
+            if not owners.may_steer(keeper_of(stores[-1])):
+                raise SSLLabError(f"The run {name} is somebody else's, so that you cannot delete it.")
+        running = [store for store in stores if store.driven() and store.status().state == "running"]
+        for store in running:
+            store.send("pause")
+        deadline = time.monotonic() + PAUSING
+        while any(store.status().state == "running" for store in running) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        _let_go(*stores)
+    for name in names:
+        delete_run(name, results, owners)
+
+
+def _let_go(*stores: RunStore) -> None:
+    """Waits until nobody drives runs that stand."""
+    driven = [store for store in stores if store.driven()]
+    for store in driven:
+        if store.status().state == "running":
+            raise SSLLabError(f"The run {store.name} is running: pause it first, then delete it.")
+    for store in driven:
+        store.send("sleep")
     deadline = time.monotonic() + LETTING_GO
-    while store.driven():
-        if time.monotonic() > deadline:
-            raise SSLLabError(f"Whoever steps the run {store.name} does not let go of it. It is still there.")
-        time.sleep(0.02)
+    for store in driven:
+        while store.driven():
+            if time.monotonic() > deadline:
+                raise SSLLabError(f"Whoever steps the run {store.name} does not let go of it. It is still there.")
+            time.sleep(0.02)
 
 
 def _runs(count: int) -> str:

@@ -6,6 +6,7 @@ import html
 import logging
 import os
 import queue
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LOOK_PAUSE = 1.0
 """Seconds between looks at what is shown."""
+PLACE = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\](?:[\w.@+~-]+[/\\])+")
+"""The folders of an absolute path."""
 MOST_ACTIONS = 50
 """What was asked for and waits to be done; anything more is passed over."""
 
@@ -120,12 +123,17 @@ class Page(ABC):
         """Whether the visitor may start and stop what runs here."""
         return not self.house.own_only or self.owners.host
 
+    def _told(self, words: str) -> str:
+        """What a visitor is told: where folders lie is the host's business, of a file its name is enough."""
+        if not self.house.own_only or self.owners.host:
+            return words
+        return PLACE.sub("", words.replace(f"{self.results}{os.sep}", ""))
+
     def _warn(self, *errors: str) -> None:
-        if self.house.own_only and not self.owners.host:
-            # Where the folder lies is the host's business.
-            errors = tuple(line.replace(f"{self.results}{os.sep}", "") for line in errors)
         value = "".join(
-            f"<p role='alert' class='ssl-error'>{html.escape(line)}</p>" for line in dict.fromkeys(errors) if line
+            f"<p role='alert' class='ssl-error'>{html.escape(self._told(line))}</p>"
+            for line in dict.fromkeys(errors)
+            if line
         )
         Changes(self.banner).set("value", value)
 

@@ -279,7 +279,10 @@ class Kernels(_Manager):  # type: ignore[misc]
         self._closing = True
         self._ready = []
         heard = {place.kernel for place in self._places if place.spoke}
-        await asyncio.gather(*(_end(manager, asked=name in heard) for name, manager in self._begun.items()))
+        ends = (_end(manager, asked=name in heard) for name, manager in self._begun.items())
+        # One that cannot be ended keeps none of the others from it, nor Jupyter from its turn.
+        for failed in [end for end in await asyncio.gather(*ends, return_exceptions=True) if end is not None]:
+            log.error("A kernel could not be ended", exc_info=failed)
         # What had only begun is in no list of Jupyter's to be ended, and ends for it with an error.
         for name in [name for name in self._pending_kernels if name not in self]:
             self._pending_kernels.pop(name)

@@ -88,7 +88,8 @@ class Shelf(anywidget.AnyWidget):
     ``depth`` is 0 for a root, ``knn`` a percentage as text or "", ``origin`` such as "from directpred-1 at step 300" or
     "recording", ``shown`` whether it is the run on the page, ``colour`` the CSS colour it is drawn in, or "",
     ``deletable`` whether the visitor may delete it. A family's members, each with ``"group"``, stand under a row with
-    ``"heads"``, its id, and ``"label"`` and ``"count"``, which folds them away."""
+    ``"heads"``, its id, and ``"label"`` and ``"count"``, which folds them away, and is ``"shown"`` if the run on the
+    page stands under it."""
 
     more: Any = t.Int(0, help="Older runs that are not listed.").tag(sync=True)
 

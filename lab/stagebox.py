@@ -108,7 +108,7 @@ class StageBox:
         program = self.program
         words, here = "", False
         if wanted is not None:
-            here = store is not None and own and wanted.run == store.name
+            here = store is not None and own and (wanted.run, wanted.id) == (store.name, store.meta("id"))
             if program is None or program.token != wanted.token:
                 words = (
                     f"Somebody else shows <b>{html.escape(program.run)}</b>." if program else "The class sees nothing."

@@ -98,7 +98,7 @@ class ViewReader:
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
-        self._name, self._id = store.name, str(store.meta("id"))
+        self._name, self.id = store.name, str(store.meta("id"))
         self._config = store.config()
         self.family = membership(store.meta(FAMILY))
         """Of which family the run is."""
@@ -126,7 +126,7 @@ class ViewReader:
         earlier = store.spectra(earlier_numbers(newest.number)) if newest else []
         return RunView(
             name=self._name,
-            id=self._id,
+            id=self.id,
             config=self._config,
             status=status,
             events=list(self._events),

@@ -68,7 +68,7 @@ class Mirror:
         try:
             self._path.stat()
             found, folder = self._path, None
-            journal = self._journal.is_file() and self._journal.stat().st_size
+            journal = self._journal_size()
             if journal or self._apart:
                 folder = Path(tempfile.mkdtemp(prefix="ssl-lab-"))
                 self._old.append(folder)
@@ -81,6 +81,13 @@ class Mirror:
         self._seen, self._folder = seen, folder
         return found
 
+    def _journal_size(self) -> int:
+        """Bytes; 0 if there is none."""
+        try:
+            return self._journal.stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def forget_old(self) -> None:
         """Removes copies that were given before the last one."""
         _remove(self._old, but=self._folder)
@@ -90,7 +97,12 @@ class Mirror:
         for _ in range(TRIES):
             before = self._era()
             shutil.copyfile(self._path, copy)
-            shutil.copyfile(self._journal, copy.with_name(copy.name + "-wal"))
+            beside = copy.with_name(copy.name + "-wal")
+            try:
+                shutil.copyfile(self._journal, beside)
+            except FileNotFoundError:
+                # Who wrote it has closed it: all is in the file by now, which the next try copies alone.
+                beside.unlink(missing_ok=True)
             # What is added to the journal meanwhile does no harm; what is moved from it into the file does.
             if self._era() == before:
                 break
@@ -118,8 +130,12 @@ class Mirror:
     def _era(self) -> tuple[float, int, bytes]:
         """Changes when SQLite writes into the file itself or begins its journal anew."""
         found = self._path.stat()
-        with self._journal.open("rb") as journal:
-            return found.st_mtime_ns, found.st_size, journal.read(32)
+        try:
+            with self._journal.open("rb") as journal:
+                head = journal.read(32)
+        except FileNotFoundError:
+            head = b""
+        return found.st_mtime_ns, found.st_size, head
 
     def look_again(self) -> Path | None:
         """Another file to open if it has changed and the last look is long enough ago; else None."""

@@ -21,6 +21,9 @@ from ssl_lab.loop import Pace, drive, fingerprint, resume
 from ssl_lab.store import COST, RunStore
 from ssl_lab.trainer import Trainer
 
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float64": "fp64"}
+"""A precision as records and reports of studies call it."""
+
 
 def pretrain(trainer: Trainer, store: RunStore, until: int, stop: threading.Event | None = None) -> bool:
     """Steps a fresh trainer from the run's last checkpoint to its end; gives whether it came there.
@@ -77,7 +80,7 @@ def note_cost(store: RunStore, trainer: Trainer, seconds: float, steps: int) -> 
             "device": made["device_name"] or made["device"],
             "threads": made["threads"],
             "torch": made["torch"],
-            "precision": "fp32",
+            "precision": SHORT.get(made["precision"], made["precision"]),
             "train": len(trainer.dataset.train.images),
             "test": len(trainer.dataset.test.images),
         },

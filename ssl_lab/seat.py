@@ -5,6 +5,7 @@ No clock and no process number is asked, so that neither a clock that jumps nor 
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -53,7 +54,11 @@ class Seat:
 
 def taken(path: Path) -> bool | None:
     """Whether somebody has the seat of this file; None where that cannot be told."""
-    if not path.is_file():
+    try:
+        # A stranger's folder may hold a link to any file: to take a lock may make it anew, empty.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+    except OSError:
         return None
     lock = FileLock(path, timeout=0, thread_local=False)
     try:

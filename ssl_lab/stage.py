@@ -104,6 +104,8 @@ class Wish:
     """What the owner of a folder of runs wants to be shown, and where."""
 
     run: ShortWords
+    id: ShortWords
+    """Tells runs of one name apart: a name that was let go of may be another run's next."""
     token: ShortWords
     stage: ShortWords
     since: Finite
@@ -213,9 +215,10 @@ def show(store: RunStore, folder: Path) -> None:
     results = store.folder.parent
     _check_apart(results, folder)
     with _alone(results, folder):
-        wanted = Wish(run=store.name, token=uuid.uuid4().hex, stage=str(folder), since=time.time())
+        wanted = Wish(
+            run=store.name, id=str(store.meta("id")), token=uuid.uuid4().hex, stage=str(folder), since=time.time()
+        )
         before = _program(folder)
-        _prepare(folder / wanted.run, store)
         # Wished for first: what is on stage without a wish, nobody could take down again.
         with _wished(results / WISH, wanted):
             _put(store, folder, wanted)
@@ -235,6 +238,24 @@ def withdraw(results: Path, folder: Path) -> None:
             write_whole(folder / PROGRAM, [b"null"])
             _clear(folder, program.run)
         (results / WISH).unlink(missing_ok=True)
+
+
+def forget(results: Path, run: str, identity: str) -> None:
+    """Takes a run that was deleted down again, if it is what this folder's owner shows.
+
+    Args:
+        results: the folder that it lay in.
+        run: its name.
+        identity: its ``meta["id"]``.
+
+    Raises:
+        SSLLabError: the stage cannot be written.
+    """
+    wanted = None
+    with contextlib.suppress(SSLLabError):
+        wanted = wish(results)
+    if wanted is not None and (wanted.run, wanted.id) == (run, identity):
+        withdraw(results, Path(wanted.stage))
 
 
 @contextlib.contextmanager
@@ -353,12 +374,18 @@ def _clear(folder: Path, run: str) -> None:
 def _put(store: RunStore, folder: Path, wanted: Wish) -> float:
     """One copy of the run as it is now, and word of it; gives the seconds until the next one is due."""
     begun, worked = time.monotonic(), time.thread_time()
-    place = run_on_stage(folder, wanted.run)
+    place, before = run_on_stage(folder, wanted.run), _program(folder)
+    if before is None or (before.token, before.id) != (wanted.token, wanted.id):
+        _prepare(place.parent, store)
     with tempfile.TemporaryDirectory(prefix="ssl-lab-stage-") as private:
         copy = Path(private) / FILE_NAME
         # SQLite works here, where nobody else is; to the stage, which may lie behind a network, go plain bytes.
         store.snapshot_to(copy)
         size = copy.stat().st_size
+        now = _program(folder)
+        if now is not None and now.token not in (wanted.token, before.token if before is not None else ""):
+            # While it was copied somebody else has taken the stage, who does not know of our lock.
+            return CADENCE
         with copy.open("rb") as file:
             write_whole(place, iter(lambda: file.read(1 << 20), b""), durable=False)
         with RunStore.open(copy, readonly=True) as copied:
@@ -394,7 +421,7 @@ class Attendant:
     def __init__(self, store: RunStore, folder: Path) -> None:
         _check_apart(store.folder.parent, folder)
         self._path, self._folder = store.path, folder
-        self._results, self._name = store.folder.parent, store.folder.name
+        self._results, self._name, self._id = store.folder.parent, store.folder.name, str(store.meta("id"))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._attend, name=f"stage-{self._name}", daemon=True)
         self._thread.start()
@@ -459,8 +486,9 @@ class Attendant:
 
     def _mine(self) -> Wish | None:
         wanted = wish(self._results)
-        mine = wanted is not None and wanted.run == self._name and Path(wanted.stage) == self._folder
-        return wanted if mine else None
+        if wanted is None or (wanted.run, wanted.id) != (self._name, self._id):
+            return None
+        return wanted if Path(wanted.stage) == self._folder else None
 
     @contextlib.contextmanager
     def _still(self, wanted: Wish) -> Iterator[bool]:

@@ -252,9 +252,10 @@ def test_the_page_on_scaling_says_what_its_arithmetic_gives(capsys: pytest.Captu
 
 def test_a_step_says_what_two_real_ranks_were_counted_to_say() -> None:
     """ResNet-18, width 64, hidden 512, d = 128, DirectPred: counted in a run of two gloo ranks."""
-    said = scaling.traffic(scaling.model("resnet18", hidden=512, dim=128))
+    said = scaling.traffic(scaling.model("resnet18", hidden=512, dim=128), on_gpu=False)
     assert said.collectives == 82 + 42 + 1
-    assert said.statistics + said.predictor == pytest.approx(170e3 + 216e3 + 65.5e3, rel=0.005)
+    assert said.gathered == pytest.approx(170e3, rel=0.005)
+    assert said.reduced + said.predictor == pytest.approx(216e3 + 65.5e3, rel=0.005)
     assert said.gradients == pytest.approx(46.6e6, rel=0.02)
 
 
@@ -266,5 +267,8 @@ def test_efficiency_has_its_limits() -> None:
     assert scaling.efficiency(m, eight, 1e6, 1e14) == pytest.approx(1, abs=1e-3)
     slow = scaling.Link(name="", gpus=2, bandwidth=1e6, latency=0.0)
     compute = m.image_flop / 1e14
+    # Two GPUs send their bytes once, whether they are summed or gathered.
     assert scaling.seconds(m, slow, 1, 1e14) == pytest.approx(scaling.traffic(m).total / 1e6 + compute / 2)
+    t = scaling.traffic(m)
+    assert scaling.on_the_wire(t, 64) == pytest.approx(63 * t.gathered + 126 / 64 * (t.total - t.gathered))
     assert scaling.efficiency(m, eight, 64, 1e14, of_whole=True) == scaling.efficiency(m, eight, 8, 1e14)

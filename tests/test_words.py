@@ -145,7 +145,7 @@ HOW: dict[str, Run | Serve | Elsewhere] = {
     **{
         command: Elsewhere("hub/kubernetes/values.yaml", command)
         for command in (
-            "repo2docker --no-run --image-name REGISTRY/ssl-lab:TAG .",
+            "repo2docker --no-run --target-repo-dir /srv/ssl-lab --image-name REGISTRY/ssl-lab:TAG .",
             "docker push REGISTRY/ssl-lab:TAG",
             "helm repo add jupyterhub https://hub.jupyter.org/helm-chart/",
             "kubectl create namespace ssl-lab",

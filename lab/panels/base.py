@@ -10,6 +10,7 @@ import ipywidgets as w
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lab.doors import close_doors
 from lab.lean import bq
 from lab.looks import OTHERS, SHOWN, Look
 from lab.view import RunView
@@ -81,6 +82,8 @@ class Panel(ABC):
 
     def add_mark(self, mark: bq.Mark) -> None:
         """One more mark under the others, made when it is first needed: most pages never need it."""
+        # It comes after the page's doors were closed.
+        close_doors([mark])
         self.figure.marks = [mark, *self.figure.marks]
 
     def draw_others(

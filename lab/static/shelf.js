@@ -207,7 +207,9 @@ function render({ model, el }) {
     const runs = model.get("runs");
     const more = model.get("more");
     rows = setRows(runs);
-    const away = new Set(runs.filter((run) => run.heads && isFolded(run)).map((run) => run.heads));
+    const away = new Set();
+    // From the outside in: a heading that is folded away takes what stands under it along.
+    for (const run of runs) if (run.heads && (isFolded(run) || away.has(run.group))) away.add(run.heads);
     for (const { node, item } of rows) node.hidden = Boolean(item.group) && away.has(item.group);
     scroll.hidden = runs.length === 0;
     put(rest, runs.length === 0 ? "No run yet." : more > 0 ? `and ${grouped.format(more)} older` : "");

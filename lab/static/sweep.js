@@ -79,7 +79,7 @@ function saveText(name, text) {
 
 function render({ model, el }) {
   const room = `ssl-sweep-${++rooms}`;
-  const app = voilaPage();
+  const led = voilaPage() && !model.get("folder"); // Whether addresses lead to the bench.
   el.classList.add("ssl-wide");
 
   const search = make("input", "", {
@@ -217,9 +217,9 @@ function render({ model, el }) {
         if (linked !== openable) {
           linked = openable;
           tick.hidden = !openable;
-          const link = { href: app ? benchAddress([keyOf(name)]) : "#", target: "_blank", rel: "noopener" };
-          who.replaceChildren(openable && app ? make("a", "", link, name) : name);
-          if (openable && app) who.firstChild.title = "Open on the bench, in a new tab";
+          const link = { href: led ? benchAddress([keyOf(name)]) : "#", target: "_blank", rel: "noopener" };
+          who.replaceChildren(openable && led ? make("a", "", link, name) : name);
+          if (openable && led) who.firstChild.title = "Open on the bench, in a new tab";
         }
         put(note, error);
         entry.failed = error !== "";
@@ -247,16 +247,17 @@ function render({ model, el }) {
       box.checked = ticked.includes(name);
       box.disabled = full && !box.checked;
     }
-    open.hidden = !app || ticked.length === 0;
+    open.hidden = !led || ticked.length === 0;
     if (!open.hidden) {
       set(open, "href", benchAddress(ticked.map(keyOf)));
       put(open, ticked.length > 1 ? `Draw ${ticked.length} together on the bench` : "Open on the bench");
     }
-    // JupyterLab follows no address into a notebook.
+    // JupyterLab follows no address into a notebook, and no address leads to another folder.
     const [first, ...others] = ticked.map((name) => JSON.stringify(keyOf(name)));
     let code = "";
-    if (!app && first) {
-      code = `Bench(run=${first})`;
+    if (!led && first) {
+      const folder = model.get("folder");
+      code = `Bench(run=${first}${folder ? `, results=${JSON.stringify(folder)}` : ""})`;
       if (others.length) code = `bench = ${code}; bench.compare(${others.join(", ")}); bench`;
     }
     // Left as it is while it says the same: somebody may just be copying it.

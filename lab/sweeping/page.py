@@ -7,6 +7,7 @@ import html
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from lab.work import State
 from ssl_lab.atomic import cannot_write
 from ssl_lab.errors import ConfigError, SSLLabError
 from ssl_lab.store import check_name, results_dir
-from ssl_lab.sweep.progress import STOP, SweepState, SweepView
+from ssl_lab.sweep.progress import STOP, SweepState, SweepView, TrialView
 from ssl_lab.sweep.table import as_csv, results
 
 LIST_PAUSE = 3.0
@@ -105,7 +106,8 @@ class Sweeps(Page):
         head = w.HBox([self.status, self.stop])
         head.add_class("ssl-standing")
         self.chart = LabelChart()
-        self.table = SweepTable()
+        # The bench's page looks into the usual folder alone; a cell can name another one.
+        self.table = SweepTable(folder="" if self.results == results_dir() else str(self.results))
         self.lines_box = w.Box([self.lines])
         self.lines_box.add_class("ssl-lines")
         summary = w.GridBox([self.chart.widget, self.lines_box])
@@ -253,12 +255,24 @@ class Sweeps(Page):
         if not self._name:
             return ""
         try:
-            self._view = self.finder.get(self._name)
+            self._view = self._for_the_visitor(self.finder.get(self._name))
         except (SSLLabError, OSError) as error:
             if self._name == self.example.name and self.example.state(False) in BUSY:
                 return ""
             return str(error)
         return ""
+
+    def _for_the_visitor(self, view: SweepView) -> SweepView:
+        """The same with what the visitor is told of its errors, on the page as in the CSV."""
+
+        def told(trial: TrialView) -> TrialView:
+            words = self._told(trial.error)
+            if words == trial.error:
+                return trial
+            return replace(trial, record=trial.record.model_copy(update={"error": words}))
+
+        runner = view.runner.model_copy(update={"message": self._told(view.runner.message)})
+        return replace(view, runner=runner, trials=tuple(told(trial) for trial in view.trials))
 
     def _list(self) -> None:
         """The list of sweeps, with the one that is shown."""

@@ -127,6 +127,8 @@ class SweepTable(anywidget.AnyWidget):
 
     sweep: Any = t.Unicode("", help="Name of the sweep's folder; empty without one.").tag(sync=True)
 
+    folder: Any = t.Unicode("", help="Of the sweep's results; empty where the bench has the same one.").tag(sync=True)
+
     trials: Any = t.List(help="What does not change: [name, label, seed] for each trial.").tag(sync=True)
 
     live: Any = t.List(help="What does, in the same order.").tag(sync=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -199,8 +200,8 @@ class Reproduce:
         workers = self.workers or (1 if scale.name == "paper" else usable_cores())
         deadline = None if self.minutes is None else time.time() + 60 * self.minutes
         crew, threads = self._crew(folder)
-        recorder.write("running")
-        with Interruptible() as stop, _Lines(needed) as lines:
+        with closing(crew) if crew else nullcontext(), Interruptible() as stop, _Lines(needed) as lines:
+            recorder.write("running")
 
             def show(progress: list[Progress]) -> None:
                 lines.show(progress)

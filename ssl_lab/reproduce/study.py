@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,18 +64,22 @@ def run_study(
     crew = crew or LocalCrew(workers)
     elsewhere = crew.with_ray
     by_name = {job.name: job for job in jobs}
+    last = {job.name: look(job, folder, elsewhere=elsewhere) for job in jobs}
     tasks = [
-        Task(job.name, run_job, (job, folder, threads, probe_epochs, flag))
-        for job in jobs
-        if not look(job, folder, elsewhere=elsewhere).done
+        Task(job.name, run_job, (job, folder, threads, probe_epochs, flag)) for job in jobs if not last[job.name].done
     ]
 
     def asked() -> bool:
         return stop.is_set() or (folder / STOP).exists() or (deadline is not None and time.time() > deadline)
 
     def show() -> None:
-        if on_change is not None:
-            on_change([look(job, folder, elsewhere=elsewhere) for job in jobs])
+        if on_change is None:
+            return
+        for job in jobs:
+            # A file that another machine writes or closes this moment may not be had; the next look has it.
+            with suppress(SSLLabError):
+                last[job.name] = look(job, folder, elsewhere=elsewhere)
+        on_change([last[job.name] for job in jobs])
 
     def failed(name: str, why: str) -> None:
         if on_failure is not None:
@@ -82,7 +87,7 @@ def run_study(
 
     work_off(tasks, crew, flag=flag, asked=asked, retries=RETRIES, on_look=show, on_failure=failed)
     (folder / STOP).unlink(missing_ok=True)
-    return all(look(job, folder).done for job in jobs)
+    return all(look(job, folder, elsewhere=elsewhere).done for job in jobs)
 
 
 # ------------------------------------------------------------------ in a worker

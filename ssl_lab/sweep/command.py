@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,19 +215,24 @@ class Runner:
         self._beat, self._written = 0, float("-inf")
         self._begun, self._first = time.monotonic(), 0.0
         self._record = RunnerRecord(with_ray=crew.with_ray, machines=crew.machines)
-        self._shown: SweepView | None = None
+        self._failures: dict[str, str] = {}
 
     def begin(self) -> None:
-        """Says that somebody works on it; trials that failed before wait again."""
+        """Says that somebody works on it; trials that failed before wait again, and none is under way yet."""
         for trial in self._plan[2]:
             record = read_record(self._folder, trial.name)
             if record.state in ("failed", "retrying"):
                 write_record(self._folder, trial.name, record.model_copy(update={"state": "waiting", "error": ""}))
+            elif record.state == "running":
+                # Whoever worked on it was killed, with no time for a last word.
+                cut = {"state": "cut", "steps_per_second": 0.0}
+                write_record(self._folder, trial.name, record.model_copy(update=cut))
         self._say("running")
         self._first = self._view().share
 
     def look(self) -> None:
         """Called twice a second."""
+        self._say_failures()
         try:
             shown = self._view()
         except StoreError:
@@ -247,19 +252,29 @@ class Runner:
 
     def failed(self, name: str, why: str) -> None:
         """A trial cannot be had."""
-        record = read_record(self._folder, name)
-        if (record.state, record.error) != ("failed", why[:2_000]):
-            self._note(name, "failed", why)
+        self._failures[name] = why
+        self._say_failures()
 
     def lost(self, name: str, why: str) -> None:
         """A trial's process or machine is gone, and it is begun again."""
-        self._note(name, "retrying", why)
+        with suppress(WriteError, StoreError):
+            self._note(name, "retrying", why)
 
     def end(self) -> None:
         """Says that nobody works on it any more, and how it stands."""
+        self._say_failures()
         self._record = self._record.model_copy(update={"left_seconds": None, "message": ""})
         shown = view(self._plan, self._folder, self._record, working=False)
         self._say(shown.state)
+
+    def _say_failures(self) -> None:
+        """Those of which nothing is said yet: a disk that is full for a while is no reason to end the others."""
+        for name, why in list(self._failures.items()):
+            with suppress(WriteError, StoreError):
+                record = read_record(self._folder, name)
+                if (record.state, record.error) != ("failed", why[:2_000]):
+                    self._note(name, "failed", why)
+                del self._failures[name]
 
     def _note(self, name: str, state: str, why: str) -> None:
         record = read_record(self._folder, name)

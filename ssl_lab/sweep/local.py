@@ -70,15 +70,19 @@ class LocalCrew:
         found = []
         for future in finished:
             name, pool = self._busy.pop(future)
-            try:
-                found.append(Outcome(name, future.result()))
-            except BrokenProcessPool:
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
                 pool.shutdown()
                 why = "Its process was killed, by somebody or by the system for want of memory."
                 found.append(Outcome(name, why, lost=True))
                 continue
-            except Exception as error:
+            if error is None:
+                found.append(Outcome(name, future.result()))
+            elif isinstance(error, Exception):
                 found.append(outcome_of(name, error))
+            else:
+                # Ctrl-C met it before it ignored that; raised here, it would end all the others too.
+                found.append(Outcome(name, f"Its process was interrupted ({type(error).__name__}).", lost=True))
             self._idle.append(pool)
         return found
 

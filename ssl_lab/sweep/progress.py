@@ -2,8 +2,9 @@
 
 ``sweep.json`` is the plan as it was started, ``runner.json`` the word of whoever works on it, and ``TRIAL/trial.json``
 the word of whoever trains the trial, anew every second. All are small and written whole, so that a page or a terminal
-on any machine that has the folder mounted can read them at any moment. A trial's run, ``TRIAL/run.sqlite``, is opened
-by nobody but the one who trains it, until it is done: SQLite's journal does not cross machines.
+on any machine that has the folder mounted can read them at any moment. A trial's run, ``TRIAL/run.sqlite``, is written
+by nobody but the one who trains it, and until it is done it is looked at on that machine alone, read-only: SQLite's
+journal does not cross machines.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ PICTURE = 16
 LARGEST_RECORD = 100_000
 LARGEST_PLAN = 64_000_000
 """Bytes of the largest files that are read."""
+
+WHERE = ("device", "data_dir")
+"""Settings that say where a run is computed and where its images lie, on which no number depends."""
 
 TrialState = Literal["waiting", "running", "retrying", "cut", "done", "failed"]
 """``retrying``: its process or machine was lost, and it is to go on; ``cut``: it was left on the way, and the same
@@ -103,6 +107,8 @@ class TrialRecord(_Part):
     """Knobs that somebody turned while it ran, besides its schedule."""
     error: Annotated[str, Field(max_length=2_000)] = ""
     """Why it could not be had, or why it is begun again."""
+    heard: Finite = 0.0
+    """When whoever trains it last said so, seconds since the epoch; 0 when it was let go."""
     time: Finite = 0.0
     """When this was written, seconds since the epoch."""
 
@@ -147,6 +153,8 @@ class _Plan(_Part):
     name: ShortWords
     resources: Resources
     trials: Annotated[tuple[_Planned, ...], Field(max_length=MOST_TRIALS)]
+    dropped: Annotated[tuple[_Planned, ...], Field(max_length=MOST_TRIALS)] = ()
+    """Begun once, and no longer asked for: what their folders hold was computed with these settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,25 +404,31 @@ def picture(spectrum: Spectrum) -> tuple[float, ...]:
 def write_plan(folder: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
     """Keeps the plan; what is there of the same name stays, whatever else the file now asks for.
 
+    Of a trial that was begun and is no longer asked for, the settings are kept: it may be asked for again.
+
     Raises:
-        ConfigError: a trial that is there was set up in another way; nothing was written.
+        ConfigError: a trial that is there was set up in another way, or too many are no longer asked for; nothing was
+            written.
         StoreError: the plan that is there is broken.
         WriteError: it cannot be written.
     """
+    dropped: list[Trial] = []
     if is_sweep(folder):
         check_same(folder, trials)
+        asked = {trial.name for trial in trials}
+        before = _trials_ever(folder).values()
+        dropped = [trial for trial in before if trial.name not in asked and (folder / trial.name).exists()]
+        if len(dropped) > MOST_TRIALS:
+            raise ConfigError(
+                f"{folder} holds {len(dropped):,} trials that are no longer asked for. Take another folder with --out."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     plan = _Plan(
         name=sweep.name or Path(sweep.file).stem,
         resources=sweep.resources,
-        trials=tuple(
-            _Planned(
-                name=t.name, label=t.label, seed=t.seed, values=t.values, config=t.config, turns=t.turns, steps=t.steps,
-                probe_epochs=t.probe_epochs,
-            )
-            for t in trials
-        ),
-    )  # fmt: skip
+        trials=tuple(_planned(trial) for trial in trials),
+        dropped=tuple(_planned(trial) for trial in dropped),
+    )
     _write(folder / PLAN, plan)
 
 
@@ -425,30 +439,49 @@ def read_plan(folder: Path) -> tuple[str, Resources, list[Trial]]:
         RunMissingError: there is no study in it.
         StoreError: the plan is broken.
     """
+    plan = _read_plan(folder)
+    return plan.name, plan.resources, [_trial(t) for t in plan.trials]
+
+
+def _read_plan(folder: Path) -> _Plan:
     plan = _read(folder / PLAN, _Plan, LARGEST_PLAN)
     if plan is None:
         raise RunMissingError(f"There is no study in {folder}. Begin one with: ssl-lab sweep STUDY.toml --out {folder}")
     with understood(folder / PLAN, "plan"):
-        for t in plan.trials:
+        for t in (*plan.trials, *plan.dropped):
             # Each is the name of a folder in here, and of no other place.
             check_name(t.name)
             check_together(t.config)
-    return plan.name, plan.resources, [
-        Trial(
-            name=t.name, label=t.label, seed=t.seed, values=t.values, config=t.config, turns=t.turns, steps=t.steps,
-            probe_epochs=t.probe_epochs,
-        )
-        for t in plan.trials
-    ]  # fmt: skip
+    return plan
+
+
+def _trials_ever(folder: Path) -> dict[str, Trial]:
+    """Those of the plan and those that were begun and are no longer asked for, by name."""
+    plan = _read_plan(folder)
+    return {t.name: _trial(t) for t in (*plan.dropped, *plan.trials)}
+
+
+def _trial(t: _Planned) -> Trial:
+    return Trial(
+        name=t.name, label=t.label, seed=t.seed, values=t.values, config=t.config, turns=t.turns, steps=t.steps,
+        probe_epochs=t.probe_epochs,
+    )  # fmt: skip
+
+
+def _planned(t: Trial) -> _Planned:
+    return _Planned(
+        name=t.name, label=t.label, seed=t.seed, values=t.values, config=t.config, turns=t.turns, steps=t.steps,
+        probe_epochs=t.probe_epochs,
+    )  # fmt: skip
 
 
 def check_same(folder: Path, trials: Sequence[Trial]) -> None:
-    """Trials that are in a folder's plan and were begun are set up as asked for now.
+    """Trials that are or once were in a folder's plan, and were begun, are set up as asked for now.
 
     Raises:
         ConfigError: one is not; says which, and in what.
     """
-    before = {trial.name: trial for trial in read_plan(folder)[2]}
+    before = _trials_ever(folder)
     for trial in trials:
         old = before.get(trial.name)
         if old is None or not (folder / trial.name).exists():
@@ -471,7 +504,7 @@ def check_setup(name: str, config: RunConfig, store: RunStore, folder: Path) -> 
         ConfigError: it was set up in another way.
     """
     there, here = (json.loads(c.model_dump_json()) for c in (store.config(), config))
-    different = sorted(key for key in here if there.get(key) != here[key] and key != "device")
+    different = sorted(key for key in here if there.get(key) != here[key] and key not in WHERE)
     if different:
         key = different[0]
         raise ConfigError(
@@ -482,7 +515,7 @@ def check_setup(name: str, config: RunConfig, store: RunStore, folder: Path) -> 
 
 def _fixed(trial: Trial) -> dict[str, Any]:
     """All that a trial's numbers depend on, by the name that a person gives it; where it is computed is not of it."""
-    said = json.loads(trial.config.model_dump_json(exclude={"device", "data_dir"}))
+    said = json.loads(trial.config.model_dump_json(exclude=set(WHERE)))
     knobs = said.pop("knobs")
     turns = json.loads(json.dumps(trial.turns))
     return {**said, **knobs, "schedule": turns, "steps": trial.steps, "probe_epochs": trial.probe_epochs}

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_lab.errors import ConfigError, SSLLabError, WriteError
+from ssl_lab.errors import ConfigError, SSLLabError, StoreError, WriteError
 from ssl_lab.sweep.plan import Trial
-from ssl_lab.sweep.progress import TrialState, check_setup, picture, read_record, write_record
+from ssl_lab.sweep.progress import TrialRecord, TrialState, check_setup, picture, read_record, write_record
 
 if TYPE_CHECKING:
     from ssl_lab.store import RunStore
@@ -60,8 +60,9 @@ def run_trial(trial: Trial, folder: Path, threads: int, flag: Path, device: str 
             why = str(error) if isinstance(error, SSLLabError) else f"{type(error).__name__}: {error}"
             report.say("failed", error=why)
             return why
-        report.say("done" if done else "cut", error="")
-        return ""
+        unsaid = report.say("done" if done else "cut", error="")
+        # What is done and cannot be said is not in the tables: the next start says it.
+        return unsaid if done else ""
 
 
 class _Cut(Exception):
@@ -81,9 +82,14 @@ def _trained_and_probed(trial: Trial, folder: Path, stop: threading.Event, repor
     late = next((step for step, _ in trial.turns if step > until), None)
     if late is not None:
         raise ConfigError(f"It ends after {until:,} steps, and its schedule turns a knob at step {late:,}.")
+    _let_go_of(report, stop)
+    if stop.is_set():
+        return False
     with _store(trial, folder) as store:
         check_setup(trial.name, trial.config, store, folder)
         _alone(store, stop, report)
+        if stop.is_set():
+            return False
         # Whoever had it before may have brought it to its end.
         if store.meta(PROBED) is None:
             with report.on(store, trainer, until):
@@ -95,6 +101,7 @@ def _trained_and_probed(trial: Trial, folder: Path, stop: threading.Event, repor
                 def cut(_done: int, _of: int) -> None:
                     if stop.is_set():
                         raise _Cut
+                    report.beat()
 
                 result = probe(trainer, replace(SEED_PROBE, epochs=trial.probe_epochs), on_epoch=cut)
                 about = {"classes": list(trainer.dataset.classes), "epochs": trial.probe_epochs}
@@ -127,6 +134,38 @@ def _store(trial: Trial, folder: Path) -> RunStore:
     return RunStore.create(trial.name, trial.config, folder, fill=fill)
 
 
+def _let_go_of(report: _Report, stop: threading.Event) -> None:
+    """Waits until no other machine is heard to train it; before its run is opened, which two machines must not.
+
+    Raises:
+        SSLLabError: one is still heard after a long time.
+    """
+    if report.elsewhere is None:
+        return
+    machine, heard = report.elsewhere
+    begun = time.monotonic()
+    while _fresh(heard) and not stop.is_set():
+        if time.monotonic() - begun > GONE:
+            raise SSLLabError(f"{machine} still trains it. End it there, and start again.")
+        report.say("retrying", error=f"Waiting until it is sure that {machine} trains it no more.", heard=heard)
+        stop.wait(BEAT)
+        heard = max(heard, report.newest().heard)
+    if not stop.is_set():
+        report.settle()
+
+
+def _fresh(heard: float) -> bool:
+    """Whether that is lately, by clocks that may differ."""
+    from ssl_lab.store import DRIVER_SILENCE
+
+    return abs(time.time() - heard) < DRIVER_SILENCE
+
+
+def _machine(node: str) -> str:
+    """A node's host name: a cluster may have several nodes on one machine, each with a number behind it."""
+    return node.partition(" (")[0]
+
+
 def _alone(store: RunStore, stop: threading.Event, report: _Report) -> None:
     """Waits until nobody drives the run: of a machine that died nobody knows before its heart is silent for long."""
     begun = time.monotonic()
@@ -141,29 +180,69 @@ class _Report:
 
     def __init__(self, trial: Trial, folder: Path, node: str) -> None:
         self._name, self._folder = trial.name, folder
-        self._begun = time.monotonic()
-        before = read_record(folder, trial.name)
+        self._begun = self._said = time.monotonic()
+        before, self._node = read_record(folder, trial.name), node[:300]
+        self.elsewhere: tuple[str, float] | None = None
+        """Another machine that was heard to train it lately, and when; of this one the lock of the run tells."""
+        machine = _machine(before.node)
+        if machine and machine != _machine(self._node) and _fresh(before.heard):
+            self.elsewhere = machine, before.heard
         self._spent = before.seconds
         self._lock = threading.Lock()
         self._record = before.model_copy(
             update={
-                "attempts": before.attempts + 1, "node": node[:300], "of": before.of or trial.of, "error": "",
+                "attempts": before.attempts + 1, "of": before.of or trial.of, "error": "",
                 "steps_per_second": 0.0, "state": "running", "resumed": 0,
             }
         )  # fmt: skip
+        if self.elsewhere is None:
+            self.settle()
         write_record(folder, trial.name, self._record)
 
-    def say(self, state: TrialState, *, error: str) -> None:
-        """Writes it, with a state."""
+    def say(self, state: TrialState, *, error: str, heard: float | None = None) -> str:
+        """Writes it, with a state; gives "", or why it cannot be written.
+
+        Args:
+            state: of the trial.
+            error: why it could not be had, or waits.
+            heard: when another machine was last heard to train it; default now where it runs, and never where it was
+                let go.
+        """
         with self._lock:
             still = {} if state == "running" else {"steps_per_second": 0.0}
+            if heard is None:
+                # What is let go before another machine was silent for long is still that machine's.
+                mine = self._record.node == self._node
+                heard = self._record.heard if not mine else time.time() if state == "running" else 0.0
             self._record = self._record.model_copy(
                 update={
-                    "state": state, "error": error[:LONGEST], **still,
+                    "state": state, "error": error[:LONGEST], "heard": heard, **still,
                     "seconds": self._spent + time.monotonic() - self._begun,
                 }
             )  # fmt: skip
-            write_record(self._folder, self._name, self._record)
+            self._said = time.monotonic()
+            try:
+                write_record(self._folder, self._name, self._record)
+            except WriteError as error_of_writing:
+                # A disk that is full for a while: training is not ended by it.
+                return str(error_of_writing)
+        return ""
+
+    def beat(self) -> None:
+        """Says now and then that it is still at it, so that no other machine takes it for gone while it is probed."""
+        if time.monotonic() - self._said > BEAT:
+            self.say("running", error="")
+
+    def settle(self) -> None:
+        """From the next word on it is this machine's; before, one that is killed leaves word of the other."""
+        self._record = self._record.model_copy(update={"node": self._node})
+
+    def newest(self) -> TrialRecord:
+        """What stands there now; the own last word where that cannot be read this moment."""
+        try:
+            return read_record(self._folder, self._name)
+        except StoreError:
+            return self._record
 
     def read(self, store: RunStore) -> None:
         """Takes over what the run's file says by now."""
@@ -205,7 +284,7 @@ class _Report:
         def beat() -> None:
             while True:
                 # A disk that is full for a while has the run stand, and the run's own message says so.
-                with suppress(WriteError, sqlite3.Error):
+                with suppress(sqlite3.Error):
                     self.read(store)
                     self.say("running", error="")
                 if over.wait(BEAT):

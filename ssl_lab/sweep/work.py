@@ -122,16 +122,19 @@ def work_off(
                 crew.hand(task)
             for outcome in crew.ended(LOOK) if running else ():
                 task = running.pop(outcome.name)
-                if outcome.lost and lost[task.name] < retries and not flag.exists():
+                if outcome.lost and (asked() or flag.exists()):
+                    # Ctrl-C goes to every process of the terminal: one that still loaded was ended by it.
+                    continue
+                if outcome.lost and lost[task.name] < retries:
                     lost[task.name] += 1
                     if on_lost is not None:
                         on_lost(task.name, outcome.why)
                     # Behind the others: what ended it may be there still.
                     waiting.append(task)
-                elif outcome.lost and not flag.exists():
+                elif outcome.lost:
                     times = f" It was begun {lost[task.name] + 1} times." if lost[task.name] else ""
                     on_failure(task.name, f"{outcome.why}{times}")
-                elif outcome.why and not outcome.lost:
+                elif outcome.why:
                     on_failure(task.name, outcome.why)
             if time.monotonic() - looked >= crew.pause:
                 on_look()

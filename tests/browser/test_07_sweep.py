@@ -87,8 +87,9 @@ def names(page: Watched) -> list[str]:
 
 
 def share(page: Watched) -> float:
+    """How far all trials have come together: one may be done between two looks."""
     bars = page.page.locator(".ssl-trial progress")
-    return max([float(value) for value in bars.evaluate_all("all => all.map(bar => bar.value)")], default=0.0)
+    return sum(float(value) for value in bars.evaluate_all("all => all.map(bar => bar.value)"))
 
 
 def press(page: Watched, control: Any, key: str = "Enter") -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import bqplot as bq
 import ipywidgets as w
 import pytest
 
@@ -15,6 +16,7 @@ from lab.controls import guarded
 from lab.doors import close_doors, doors, parts
 from lab.files import MOST_IN, MOST_OFFERED, Files
 from lab.house import House
+from lab.panels import LossPanel
 from ssl_lab import Knobs, Trainer
 from ssl_lab.config import knob_range
 from tests.lab.class_room import say, tell
@@ -243,3 +245,13 @@ def test_who_has_no_seat_makes_no_run(open_bench: Callable[..., Bench], tmp_path
     assert bench.store is None
     assert not list(tmp_path.glob("*/run.sqlite"))
     desk.close()
+
+
+def test_what_comes_onto_a_picture_later_is_closed_too() -> None:
+    panel = LossPanel()
+    mark = bq.Label(x=[0], y=[0], text=["0"], scales={"x": panel.x, "y": panel.y}, visible=False)
+    panel.add_mark(mark)
+    tell(mark, visible=True, text=["<b>"])
+    assert not mark.visible
+    assert list(mark.text) == ["0"]
+    panel.close()

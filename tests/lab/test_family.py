@@ -6,19 +6,22 @@ import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lab import Bench, exports
-from lab.catalogue import Catalogue, tree
+from lab.catalogue import Catalogue, Entry, tree
+from lab.family import FamilyDesk
 from lab.house import House
 from lab.listing import shelf_rows
 from lab.looks import family_look
 from lab.owners import Owners
 from ssl_lab import RunStore, Trainer, preset
 from ssl_lab.engine import MOST_AWAKE
-from ssl_lab.family import FAMILY, membership
-from ssl_lab.store import open_run
+from ssl_lab.family import FAMILY, Membership, membership
+from ssl_lab.store import Parent, open_run
 from tests.lab.conftest import wait_for
 from tests.lab.test_bench import ready, state
 from tests.ssl_lab.conftest import small_config
@@ -177,3 +180,66 @@ def test_a_family_is_one_group_on_the_shelf(tmp_path: Path, *, forks_between: bo
     heading = rows[1]
     assert (heading["heads"], heading["count"], heading["shown"]) == (group, 2, True)
     assert heading["label"] == "Family along stop-gradient"
+
+
+def member(root: RunStore, name: str, group: str, place: int = 0) -> RunStore:
+    child = root.fork(name, 0)
+    child.set_meta(FAMILY, Membership(group, "ema", place / 10, place, 2).kept())
+    return child
+
+
+def listed(folder: Path, shown: str, loose: dict[str, Path] | None = None) -> list[dict[str, Any]]:
+    catalogue = Catalogue(folder)
+    catalogue.loose = loose or {}
+    entries, _ = tree(catalogue.entries())
+    own = [(depth, entry) for depth, entry in entries if not entry.key.startswith("recording")]
+    return shelf_rows(own, shown, {}, lambda entry: True)
+
+
+def test_a_family_of_a_member_has_a_heading_of_its_own(tmp_path: Path) -> None:
+    outer, inner = "ab" * 16, "cd" * 16
+    with RunStore.create("root", preset("byol"), tmp_path) as root:
+        with member(root, "outer-0", outer) as first:
+            for place in (0, 1):
+                with member(first, f"inner-{place}", inner, place) as nested:
+                    nested.fork(f"under-{place}", 0).close()
+        member(root, "outer-1", outer, 1).close()
+        root.fork("other", 0).close()
+    rows = listed(tmp_path, "under-1")
+    assert [(row["name"], row["depth"], row["group"]) for row in rows] == [
+        ("root", 0, ""), (f"family {outer}", 1, ""), ("outer-0", 2, outer), (f"family {inner}", 3, outer),
+        ("inner-0", 4, inner), ("under-0", 5, inner), ("inner-1", 4, inner), ("under-1", 5, inner),
+        ("outer-1", 2, outer), ("other", 1, ""),
+    ]  # fmt: skip
+    # What is on the page is folded away under no heading.
+    assert [row["shown"] for row in rows if "heads" in row] == [True, True]
+    assert [row["shown"] for row in listed(tmp_path, "outer-1") if "heads" in row] == [True, False]
+    # Members count that are not listed.
+    entries = [entry for entry in Catalogue(tmp_path).entries() if not entry.recording]
+    rows = shelf_rows([(0, e) for e in entries if e.key == "inner-0"], "root", {}, can_delete("inner-0"), entries)
+    assert (rows[0]["count"], rows[0]["deletable"]) == (2, False)
+
+
+def can_delete(name: str) -> Callable[[Entry], bool]:
+    return lambda entry: entry.key == name
+
+
+def test_a_member_that_can_only_be_looked_at_stands_by_itself(tmp_path: Path) -> None:
+    with RunStore.create("root", preset("byol"), tmp_path / "far") as root, member(root, "theirs", "ab" * 16) as theirs:
+        theirs.copy_to(tmp_path / "theirs.sqlite")
+    (tmp_path / "near").mkdir()
+    (row,) = listed(tmp_path / "near", "file: theirs.sqlite", {"file: theirs.sqlite": tmp_path / "theirs.sqlite"})
+    assert (row["name"], row["group"], row["depth"], row["shown"]) == ("file: theirs.sqlite", "", 0, True)
+    assert "heads" not in row
+
+
+def test_what_a_stranger_wrote_is_shown_as_text() -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    bench: Any = SimpleNamespace(store=SimpleNamespace(parent=Parent(name=evil, id="ab", step=3, events=0)))
+    desk = FamilyDesk(bench)
+    family = Membership("ab" * 16, "ema", 0.5, 0, 2)
+    view: Any = SimpleNamespace(members=[None, None], family=family)
+    desk.show(view)
+    assert "from &lt;img" in desk._words.value
+    assert "<img" not in desk._words.value
+    desk.end()

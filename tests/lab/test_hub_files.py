@@ -76,6 +76,20 @@ def test_the_docs_say_what_the_values_ask_for() -> None:
     assert student["defaultUrl"] == "/ssl-lab/"
 
 
+def test_the_students_volume_hides_nothing_of_the_image() -> None:
+    home, values = "/home/jovyan/", (ROOT / "hub" / "kubernetes" / "values.yaml").read_text()
+    spawner = VALUES["hub"]["config"]["KubeSpawner"]
+    assert f"{spawner['working_dir']}/" == f"{spawner['notebook_dir']}/" == home
+    # What a start script of the image's own would set, set for those too who look without one.
+    for kept in ("SSL_LAB_RESULTS", "SSL_LAB_NOTEBOOKS"):
+        assert VALUES["singleuser"]["extraEnv"][kept].startswith(home)
+    for text in (values, DOCS):
+        (repository,) = re.findall(r"repo2docker --no-run --target-repo-dir (\S+)", text)
+        assert not f"{repository}/".startswith(home)
+        assert f"{repository}/".startswith("/srv/")
+        assert repository != VALUES["singleuser"]["extraEnv"]["SSL_LAB_STAGE"]
+
+
 # ---------------------------------------------------------------- one machine
 
 
@@ -138,6 +152,10 @@ def test_passwords_that_nobody_gave_are_made(
         ('instructors = ["../x"]', "'../x' cannot be a user"),
         ('instructors = ["Ann"]', "'Ann' cannot be a user"),
         ("instructors = [", "cannot be read"),
+        ('instructors = "teacher"', "instructors has to be a list of names"),
+        ('instructors = ["teacher"]\nstudents = 7', "students has to be a list of names"),
+        ('instructors = ["teacher"]\n[students]\nann = 1', "students has to be a list of names"),
+        ('instructors = [["teacher"]]', "cannot be a user"),
     ],
 )
 def test_a_class_that_cannot_be_is_said(text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

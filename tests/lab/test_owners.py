@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 
 from lab import Bench
+from lab.catalogue import Catalogue
 from lab.house import House, digest
 from lab.owners import FOREIGN, KEEPER, CapError, Owners, delete_run, keeper_of, weight
 from lab.trouble import GONE
 from ssl_lab import RunStore
 from ssl_lab.desk import EngineDesk
 from ssl_lab.errors import SSLLabError
+from ssl_lab.family import FAMILY, Membership
 from ssl_lab.store import open_run
 from tests.lab.class_room import CLASS, come, make_run, say, stepped, tell, trace
 from tests.lab.conftest import wait_for
+from tests.ssl_lab.conftest import small_config
 
 Open = Callable[..., Bench]
 
@@ -281,6 +284,18 @@ def test_bytes_are_counted_once_and_bounded(open_bench: Open, tmp_path: Path) ->
     assert not (tmp_path / "anns-fork-1").exists()
 
 
+def test_what_runs_share_counts_once_over_all_of_them(tmp_path: Path) -> None:
+    one, two = make_run(tmp_path, "one", "ann"), make_run(tmp_path, "two", "ann")
+    (one / "shared").write_bytes(b"x" * 1000)
+    entries = Catalogue(tmp_path).entries()
+    # After a look: SQLite leaves files of its own beside what it opens.
+    alone = weight(one) + weight(two)
+    (two / "shared").hardlink_to(one / "shared")
+    owners = Owners(replace(CLASS, max_bytes=alone), digest("ann"))
+    assert (owners.account(entries).bytes, owners.overweight(entries)) == (alone, "")
+    assert weight(one) + weight(two) == alone + 1000
+
+
 def test_a_run_that_grows_beyond_the_bound_pauses_and_says_why(open_bench: Open, tmp_path: Path) -> None:
     with stepped(tmp_path, "anns", "ann") as store:
         bench = open_bench(house=replace(CLASS, max_bytes=weight(tmp_path / "anns") + 50_000_000))
@@ -391,3 +406,137 @@ def test_a_page_whose_run_is_deleted_says_so_and_lives(open_bench: Open, tmp_pat
 
 def test_a_cap_is_an_error_for_persons() -> None:
     assert issubclass(CapError, SSLLabError)
+
+
+# ---------------------------------------------------------------- families
+
+GROUP = "ab" * 16
+
+
+def make_family(folder: Path, *keys: str) -> list[str]:
+    """A root of the first one's, and a member at step 0 for each of the keys; gives the members' names."""
+    names = [f"member-{place}" for place in range(len(keys))]
+    with RunStore.create("root", small_config(device="cpu"), folder) as root:
+        root.set_meta(KEEPER, digest(keys[0]))
+        for place, (name, key) in enumerate(zip(names, keys, strict=True)):
+            with root.fork(name, 0) as member:
+                member.set_meta(KEEPER, digest(key))
+                member.set_meta(FAMILY, Membership(GROUP, "ema", place / 10, place, len(keys)).kept())
+    return names
+
+
+def there(folder: Path, names: list[str]) -> list[str]:
+    return [name for name in names if (folder / name / "run.sqlite").exists()]
+
+
+def test_a_family_goes_as_a_whole_or_not_at_all(open_bench: Open, tmp_path: Path) -> None:
+    names = make_family(tmp_path, "ann", "ann", "bob")
+    bench = open_bench(house=CLASS)
+    come(bench, "ann", run="root")
+    shows(bench, "root")
+    say(bench.shelf, {"delete_family": GROUP})
+    done(bench)
+    assert "member-2 is somebody else" in bench._complaint
+    with open_run("member-2", tmp_path) as store:
+        store.set_meta(KEEPER, digest("ann"))
+    # A page that only watches deletes nothing.
+    watcher = open_bench(house=CLASS)
+    come(watcher, "ann", run="root", watch="")
+    shows(watcher, "root")
+    say(watcher.shelf, {"delete_family": GROUP})
+    done(watcher)
+    assert "only watches" in watcher._complaint
+    assert there(tmp_path, names) == names
+    # One that does not stand keeps all of them.
+    with RunStore.open(tmp_path / "member-2") as driver:
+        driver.claim("engine")
+        driver.set_status(state="running")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lab.owners.PAUSING", 0.1)
+            say(bench.shelf, {"delete_family": GROUP})
+            done(bench)
+        assert "member-2 is running" in bench._complaint
+        assert [command.kind for command in driver.waiting()] == ["pause"]
+        assert there(tmp_path, names) == names
+    say(bench.shelf, {"delete_family": GROUP})
+    done(bench)
+    assert there(tmp_path, names) == []
+
+
+def test_what_holds_for_a_run_holds_for_its_family(
+    open_bench: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_family(tmp_path, "ann", "ann")
+    bench = open_bench(house=replace(CLASS, max_bytes=10**9))
+    come(bench, "ann", run="member-0", compare="member-1")
+    wait_for(lambda: list(bench.family._hands) == ["member-1"])
+    with RunStore.open(tmp_path / "member-0") as own, RunStore.open(tmp_path / "member-1") as other:
+
+        def waiting() -> list[list[str]]:
+            return [[command.kind for command in store.waiting()] for store in (own, other)]
+
+        other.claim("engine")
+        other.set_status(state="running")
+        # What is too heavy pauses wherever it runs, and is told nothing else.
+        monkeypatch.setattr(Owners, "overweight", lambda self, entries: "All is full.")
+        bench._weigh_due = 0.0
+        wait_for(lambda: waiting() == [[], ["pause"]])
+        bench.run()
+        done(bench)
+        assert bench._complaint == "All is full."
+        assert waiting() == [[], ["pause"]]
+        # So it is with one that was told much already.
+        monkeypatch.setattr(Owners, "overweight", lambda self, entries: "")
+        monkeypatch.setattr("lab.bench.MOST_COMMANDS", 1)
+        bench._overweight = ""
+        bench.run()
+        done(bench)
+        assert "wait for the driver of member-1 already" in bench._complaint
+        assert waiting() == [["run"], ["pause"]]
+
+
+def test_a_click_on_a_family_is_meant_for_the_run_that_was_there(
+    open_bench: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_family(tmp_path, "ann", "ann")
+    bench = open_bench(house=CLASS)
+    come(bench, "ann", run="root")
+    shows(bench, "root")
+    asked: list[str] = []
+
+    def start(knob: str) -> None:
+        asked.append(bench.shown)
+        bench._show_entry("member-0")
+        bench._compare(["member-1"])
+
+    monkeypatch.setattr(bench.family, "start", start)
+    busy, free = threading.Event(), threading.Event()
+    bench._do(lambda: (busy.set(), free.wait(30))[0])
+    assert busy.wait(30)
+    bench.family.ask("ema")
+    bench.family.ask("ema")
+    free.set()
+    shows(bench, "member-0")
+    assert asked == ["root"]
+    # The way back is gone: it is said.
+    bench._actions.put(lambda: delete_run("root", tmp_path, bench.owners))
+    done(bench)
+    bench.family.close_button.click()
+    done(bench)
+    assert "root, from which they grew, is not among the runs here" in bench._complaint
+    assert (bench.shown, bench.family.id) == ("member-0", "")
+
+
+def test_what_is_trained_elsewhere_is_not_paused_when_the_page_leaves(open_bench: Open, tmp_path: Path) -> None:
+    make_family(tmp_path, "ann", "ann", "ann")
+    bench = open_bench(house=CLASS)
+    come(bench, "ann", run="member-0", compare="member-1,member-2")
+    wait_for(lambda: sorted(bench.family._hands) == ["member-1", "member-2"])
+    with RunStore.open(tmp_path / "member-1") as trained, RunStore.open(tmp_path / "member-2") as stepped_here:
+        for store, owner in ((trained, "train"), (stepped_here, "engine")):
+            store.claim(owner)
+            store.set_status(state="running")
+        bench.compare()
+        done(bench)
+        assert [command.kind for command in stepped_here.waiting()] == ["pause"]
+        assert trained.waiting() == []

@@ -237,6 +237,26 @@ def test_kernels_are_kept_ready_within_a_part_of_the_memory(free: int | None, ke
     assert free is None or kept == 1 or kept * KERNEL_BYTES <= free * FREE_SHARE
 
 
+def test_one_that_cannot_be_ended_keeps_no_other_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    async def end(manager: str, *, asked: bool) -> None:
+        if manager == "stuck":
+            raise TimeoutError("It does not end")
+        await asyncio.sleep(0)
+        ended.append(manager)
+
+    async def rest(*_: Any, **__: Any) -> None:
+        ended.append("Jupyter's turn")
+
+    monkeypatch.setattr("lab.pool._end", end)
+    monkeypatch.setattr(Kernels.__mro__[1], "shutdown_all", rest)
+    house = _Fake()
+    house._begun, house._pending_kernels = {"a": "stuck", "b": "other"}, {}  # type: ignore[assignment]
+    asyncio.run(house.shutdown_all())
+    assert ended == ["other", "Jupyter's turn"]
+
+
 @pytest.mark.parametrize("coming", [False, True], ids=["before its kernel", "while it comes"])
 def test_ctrl_c_ends_a_kernel_that_is_only_coming_without_a_word(coming: bool, tmp_path: Path) -> None:
     notebooks = tmp_path / "notebooks"

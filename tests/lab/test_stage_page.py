@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from lab.catalogue import Catalogue
 from lab.house import House
 from lab.stagebox import STEERED, WAITING, WITHDRAWN
 from ssl_lab import preset, stage
-from ssl_lab.errors import WriteError
+from ssl_lab.errors import SSLLabError, WriteError
 from ssl_lab.stage import Audience
 from ssl_lab.store import Metrics, RunStore, open_run
 from tests.lab.conftest import wait_for
@@ -197,6 +198,106 @@ def test_the_shelf_and_the_front_page_list_it_first(run: RunStore, folder: Path,
     assert not any(line.key.startswith("instructor") for line in runs.recorded)
 
 
+def test_a_list_reads_a_copy_only_now_and_then(
+    run: RunStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows the run reads all copies: a list beside it must not do so too."""
+    stage.show(run, folder)
+    catalogue = Catalogue(tmp_path / "student", Audience(folder))
+    opened: list[Path] = []
+    usual = RunStore.open
+
+    def spy(path: Path, **how: bool) -> RunStore:
+        opened.append(path)
+        return usual(path, **how)
+
+    monkeypatch.setattr(RunStore, "open", spy)
+
+    def look() -> tuple[int, str, int]:
+        (entry,) = [entry for entry in catalogue.entries() if entry.staged]
+        on_stage = [path for path in opened if folder in Path(path).parents]
+        return entry.run.status.step, entry.run.status.state, len(on_stage)
+
+    assert look() == (20, "running", 1)
+    assert look() == (20, "running", 1)
+    wanted = stage.wish(run.folder.parent)
+    assert wanted is not None
+    metrics(run, 30)
+    stage._put(run, folder, wanted)
+    _, _, before = look()
+    # The stage itself says how the run stands.
+    assert look() == (30, "running", before)
+    catalogue._copy_due = 0.0
+    _, _, after = look()
+    assert after == before + 1
+    # Another run of that name is read at once.
+    with RunStore.create("lesson", preset("byol"), tmp_path / "again") as other:
+        metrics(other, 4)
+        stage.show(other, folder)
+        (entry,) = [entry for entry in catalogue.entries() if entry.staged]
+        assert (entry.run.id, entry.run.status.step) == (other.meta("id"), 4)
+
+
+def test_a_page_follows_another_run_of_the_same_name(
+    run: RunStore, folder: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.show(run, folder)
+    bench = page({"follow": "1"})
+    wait_for(lambda: "data-step='20'" in step(bench))
+    with RunStore.create("lesson", preset("byol"), tmp_path / "again") as other:
+        metrics(other, 4)
+        identity = str(other.meta("id"))
+        usual = stage._announce
+
+        def announce(*what: Any, **how: Any) -> None:
+            # A copy is there before the word of it, and the page may have read it by then.
+            wait_for(lambda: bench._store is not None and bench._store.meta("id") == identity)
+            usual(*what, **how)
+
+        monkeypatch.setattr(stage, "_announce", announce)
+        stage._put(other, folder, stage.Wish(other.name, identity, "token", str(folder), 0.0))
+        wait_for(lambda: bench._reader is not None and bench._reader.id == identity)
+        wait_for(lambda: "data-step='4'" in step(bench))
+        assert bench._config.preset == "byol"
+
+
+def test_what_is_drawn_with_another_run_goes_by_its_id_too(
+    run: RunStore, folder: Path, page: Page, tmp_path: Path
+) -> None:
+    stage.show(run, folder)
+    with RunStore.create("mine", preset("byol"), tmp_path / "student") as mine:
+        metrics(mine, 2)
+    bench = page({"run": "mine"})
+    wait_for(lambda: bench.shown == "mine")
+    key = "instructor: lesson"
+    bench._ask(lambda: bench._compare([key]))
+    wait_for(lambda: list(bench._compared) == [key])
+    with RunStore.create("lesson", preset("byol"), tmp_path / "again") as other:
+        metrics(other, 4)
+        stage.show(other, folder)
+        wait_for(lambda: key in bench._compared and bench._compared[key].id == other.meta("id"))
+
+
+def test_a_run_that_is_deleted_is_taken_down(run: RunStore, folder: Path, page: Page) -> None:
+    from lab.owners import delete_run
+
+    results = run.folder.parent
+    bench = page({"run": "lesson"}, instructor=True)
+    assert bench.stage is not None
+    wait_for(lambda: bench.shown == "lesson")
+    run.set_status(state="paused")
+    bench.stage.show.click()
+    wait_for(lambda: "The class sees this run" in words(bench))
+    with RunStore.create("other", preset("byol"), results) as other:
+        metrics(other, 2)
+    bench.visit("other")
+    wait_for(lambda: bench.shown == "other")
+    run.close()
+    delete_run("lesson", results, bench.owners)
+    assert stage.on_stage(folder) is None
+    wait_for(lambda: not words(bench) and bench.stage is not None and not shown(bench.stage.stop))
+
+
 def test_who_was_left_alone_is_told(run: RunStore, folder: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.show(run, folder)
     bench = page({"follow": "1"})
@@ -205,6 +306,62 @@ def test_who_was_left_alone_is_told(run: RunStore, folder: Path, page: Page, mon
     wait_for(lambda: "The instructor’s run has stood for 3 min: nothing new has come of it." in banner(bench))
     wait_for(lambda: "left alone" in step(bench))
     assert "data-step='20'" in step(bench)
+
+
+def test_a_copy_that_cannot_be_read_is_waited_for(
+    run: RunStore, folder: Path, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.show(run, folder)
+    opened = Audience.open
+
+    def fails(self: Audience, program: stage.OnStage) -> RunStore:
+        raise SSLLabError("It is just being replaced.")
+
+    monkeypatch.setattr(Audience, "open", fails)
+    bench = page({"follow": "1"})
+    wait_for(lambda: "It is just being replaced." in banner(bench))
+    assert bench.store is None
+    assert not list((tmp_path / "student").glob("*/run.sqlite"))
+    # What else goes wrong meanwhile is said too, and the page keeps its seat.
+    entered: list[int | None] = []
+    monkeypatch.setattr(bench._host, "enter", lambda most: not entered.append(most))
+    bench.visit("no-such-run")
+    wait_for(lambda: "no-such-run" in banner(bench))
+    bench.present()
+    assert entered == [None]
+    monkeypatch.setattr(Audience, "open", opened)
+    wait_for(lambda: bench.shown == "instructor: lesson")
+    wait_for(lambda: "You follow the instructor" in words(bench))
+    wait_for(lambda: "replaced" not in banner(bench))
+
+
+@pytest.mark.parametrize("form", ["csv", "together", "sqlite"])
+def test_what_was_shown_can_be_taken_along_after_it_was_taken_down(
+    form: str, run: RunStore, folder: Path, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.show(run, folder)
+    bench = page({"follow": "1"})
+    wait_for(lambda: bench.shown == "instructor: lesson")
+    wait_for(lambda: "data-step='20'" in step(bench))
+    stage.withdraw(run.folder.parent, folder)
+    wait_for(lambda: WITHDRAWN in words(bench))
+    assert bench.export is not None
+    got: list[tuple[str, Path]] = []
+    monkeypatch.setattr(bench.files, "offer", lambda name, mime, path: got.append((name, path)))
+    bench.export.form.value = form
+    bench.export.download.click()
+    wait_for(lambda: got or bench._complaint)
+    assert not bench._complaint
+    ((name, path),) = got
+    assert name.startswith("lesson.")
+    if form == "sqlite":
+        with RunStore.open(path, readonly=True) as copy:
+            assert (copy.name, copy.last_step()) == ("lesson", 20)
+    else:
+        lines = path.read_text().splitlines()
+        assert len(lines) == 21
+        assert form == "csv" or lines[1].startswith('"lesson",1,')
+    path.unlink()
 
 
 # ---------------------------------------------------------------- who shows

@@ -145,6 +145,15 @@ def test_a_run_that_another_machine_trains_is_not_opened(tmp_path: Path) -> None
         assert at(socket.gethostname())
         assert not at("gpu-box")
         assert at("gpu-box", "done")
+        # A list that had it open once asks again at every look.
+        wrote(folder, trials[0], state="running", node=socket.gethostname())
+        kept = Catalogue(tmp_path)
+        kept.open(key).close()
+        assert key in [entry.key for entry in kept.entries()]
+        wrote(folder, trials[0], state="running", node="gpu-box")
+        assert key not in [entry.key for entry in kept.entries()]
+        wrote(folder, trials[0], state="done", node="gpu-box")
+        assert key in [entry.key for entry in kept.entries()]
     finally:
         seat.leave()
     # Nobody works on it any more: nobody writes.
@@ -451,6 +460,32 @@ def test_in_a_class_only_the_host_starts_and_stops(open_page: Open, tmp_path: Pa
         seat.leave()
 
 
+def test_in_a_class_errors_do_not_say_where_the_host_s_folders_lie(
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+    trials = begun(folder)
+    error = f'File "/home/host/lib/torch/nn.py", line 3\nOSError: {folder}/run.sqlite: 0.5 steps/s, see https://a.b/c'
+    wrote(folder, trials[1], state="failed", error=error)
+    write_runner(folder, RunnerRecord(state="stopped", message=f"{folder}/sweep.toml was changed."))
+    visitor, host = open_page("study", house=CLASS), open_page("study", house=CLASS)
+    come(visitor, "ann's")
+    come(host, "teacher's")
+    told = 'File "nn.py", line 3\nOSError: study/run.sqlite: 0.5 steps/s, see https://a.b/c'
+    for page, words in ((visitor, told), (host, error)):
+        found = sent(page, monkeypatch)
+        say(page.table, {"error": trials[1].name})
+        wait_for(lambda: {"error": trials[1].name, "text": words} in found, 10)  # noqa: B023
+        note = words.rpartition("\n")[2]
+        wait_for(lambda: page.table.live[1][9] in (note, f"{note[:NOTE]}…"), 10)  # noqa: B023
+        say(page.table, {"csv": True})
+        wait_for(lambda: any("save" in message for message in found), 10)  # noqa: B023
+        (csv,) = [message["text"] for message in found if "save" in message]
+        assert (str(tmp_path) in csv or "/home/host" in csv) == (page is host)
+        wait_for(lambda: "sweep.toml was changed." in page.standing.value, 10)  # noqa: B023
+        assert (str(tmp_path) in page.standing.value) == (page is host)
+
+
 def test_the_example_beside_another_sweep_is_not_read_as_a_whole(
     open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -485,6 +520,14 @@ def test_what_a_stranger_wrote_is_shown_as_text(open_page: Open, tmp_path: Path)
     for widget in (page.status, page.standing, page.lines):
         assert "&lt;img" in widget.value
         assert "<img" not in widget.value
+
+
+def test_only_what_lies_where_the_bench_looks_is_linked_to_it(
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_page().table.folder == str(tmp_path)
+    monkeypatch.setenv("SSL_LAB_RESULTS", str(tmp_path))
+    assert open_page().table.folder == ""
 
 
 # ---------------------------------------------------------------- the example

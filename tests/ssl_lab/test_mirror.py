@@ -156,5 +156,23 @@ def test_a_look_that_failed_loses_nothing_and_is_tried_again(tmp_path: Path, loc
         assert not kept.exists()
 
 
+def test_a_journal_that_is_taken_away_meanwhile_is_another_try(
+    tmp_path: Path, locked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore.create("run", preset("byol"), tmp_path)
+    store.add_metrics(rows(5))
+    copyfile = shutil.copyfile
+
+    def closed_meanwhile(source: Path, to: Path) -> None:
+        copyfile(source, to)
+        # After the file, before its journal.
+        store.close()
+
+    monkeypatch.setattr("ssl_lab.mirror.shutil.copyfile", closed_meanwhile)
+    with RunStore.open(store.path, readonly=True) as look:
+        assert not Path(f"{store.path}-wal").exists()
+        assert look.last_step() == 5
+
+
 def _too_fast(_: Path) -> Path:
     raise OSError("it changes too fast to be copied")

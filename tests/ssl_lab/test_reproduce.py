@@ -15,7 +15,7 @@ import pytest
 
 from ssl_lab import cli
 from ssl_lab.config import presets
-from ssl_lab.errors import ConfigError, DataError, StoreError
+from ssl_lab.errors import ConfigError, DataError, StoreError, WriteError
 from ssl_lab.reproduce.command import INTERRUPTED
 from ssl_lab.reproduce.findings import findings
 from ssl_lab.reproduce.progress import LOCK, STOP, Progress, look
@@ -387,6 +387,40 @@ def test_one_run_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
     assert list(said) == ["directpred-seed0"]
     assert "step was not applied" in said["directpred-seed0"]
     assert look(good, tmp_path).done
+
+
+def test_a_read_that_fails_does_not_end_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a run that another machine closes this moment: what was last read of it stays."""
+    (job,) = tiny(["untrained"])
+    seen: list[list[Progress]] = []
+
+    def closed(*_: Any, **__: Any) -> Progress:
+        raise StoreError("It cannot be read this moment.")
+
+    def show(progress: list[Progress]) -> None:
+        seen.append(progress)
+        monkeypatch.setattr("ssl_lab.reproduce.study.look", closed if len(seen) == 1 else look)
+
+    assert run_study([job], tmp_path, workers=1, probe_epochs=2, on_change=show)
+    assert len(seen) > 1
+    assert seen[1] == seen[0]
+
+
+def test_a_cluster_is_let_go_of_whatever_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cluster:
+        with_ray, closed = True, False
+
+        def close(self) -> None:
+            self.closed = True
+
+    def full(*_: Any) -> None:
+        raise WriteError("The disk is full.")
+
+    crew = Cluster()
+    monkeypatch.setattr("ssl_lab.reproduce.command.Reproduce._crew", lambda *_: (crew, 1))
+    monkeypatch.setattr("ssl_lab.reproduce.recorder.Recorder.write", full)
+    assert cli.main(["reproduce", "figure2", "--dataset", "digits", "--ray", "--out", str(tmp_path / "study")]) == 2
+    assert crew.closed
 
 
 def test_a_study_knows_when_its_time_is_over(tmp_path: Path) -> None:

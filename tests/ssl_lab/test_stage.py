@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,46 @@ def test_another_run_takes_the_place(run: RunStore, folder: Path, attendant: Att
     assert program is not None
     assert program.run == "second"
     assert sorted(path.name for path in folder.iterdir()) == [".stage.lock", "second", "stage.json"]
+
+
+def test_a_run_that_takes_a_name_over_is_not_shown_unasked(
+    run: RunStore, folder: Path, attendant: Attendant, tmp_path: Path
+) -> None:
+    stage.show(run, folder)
+    attendant.close()
+    results = run.folder.parent
+    # It went without a word to the stage, as whoever removes its folder by hand has it.
+    run.folder.rename(tmp_path / "grave")
+    with RunStore.create("lesson", preset("byol"), results) as other:
+        other.add_metrics(rows(3))
+        here = Attendant(other, folder)
+        time.sleep(0.3)
+        here.close()
+        program = stage.on_stage(folder)
+        assert program is not None
+        assert (program.id, program.step) == (run.meta("id"), 10)
+        assert other.status().viewer == 0
+        # What was deleted takes down itself alone.
+        stage.forget(results, "lesson", str(other.meta("id")))
+        assert stage.on_stage(folder) is not None
+        stage.forget(results, "lesson", program.id)
+        assert stage.on_stage(folder) is None
+        assert stage.wish(results) is None
+        assert not (folder / "lesson").exists()
+
+
+def test_no_checkpoint_of_another_run_stays_beside_a_copy(run: RunStore, folder: Path, tmp_path: Path) -> None:
+    stage.show(run, folder)
+    (folder / "lesson" / keep.FOLDER).mkdir(exist_ok=True)
+    keep.kept_path(folder / "lesson", 5, 0).write_bytes(b"weights of another run")
+    wanted = stage.wish(run.folder.parent)
+    assert wanted is not None
+    stage._put(run, folder, wanted)
+    assert keep.kept(folder / "lesson")
+    # Somebody puts another run of that name there while nobody looks.
+    with RunStore.create("lesson", preset("byol"), tmp_path / "other") as other:
+        stage._put(other, folder, replace(wanted, id=str(other.meta("id"))))
+    assert keep.kept(folder / "lesson") == []
 
 
 def test_two_who_show_do_not_fight(run: RunStore, folder: Path, attendant: Attendant, tmp_path: Path) -> None:

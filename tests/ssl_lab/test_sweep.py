@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ import pytest
 import torch
 
 from ssl_lab import cli, keep
-from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError, StoreError
-from ssl_lab.seat import Seat
-from ssl_lab.store import RunStore, open_run
-from ssl_lab.sweep.command import FAILED, INTERRUPTED, device_of
+from ssl_lab.errors import ConfigError, RunMissingError, SSLLabError, StoreError, WriteError
+from ssl_lab.seat import Seat, taken
+from ssl_lab.store import COST, RunStore, open_run
+from ssl_lab.sweep.command import FAILED, INTERRUPTED, Runner, device_of
 from ssl_lab.sweep.live import Live, headline, screen, sparkline
 from ssl_lab.sweep.plan import Resources, Sweep, Trial, read_sweep, understand
 from ssl_lab.sweep.progress import (
@@ -34,6 +35,7 @@ from ssl_lab.sweep.progress import (
     STOP,
     RunnerRecord,
     TrialRecord,
+    check_setup,
     look,
     read_record,
     write_plan,
@@ -42,6 +44,7 @@ from ssl_lab.sweep.progress import (
 )
 from ssl_lab.sweep.table import results, summary, write_tables
 from ssl_lab.sweep.trial import run_trial
+from ssl_lab.sweep.work import Outcome, Task, work_off
 
 TINY = """
 preset = "directpred"
@@ -272,6 +275,86 @@ def test_a_changed_file_keeps_what_is_the_same_and_refuses_what_differs(tmp_path
         ("ema-0.5-seed0", "done"), ("ema-0.6-seed0", "waiting"), ("ema-0.5-seed7", "waiting"),
         ("ema-0.6-seed7", "waiting"),
     ]  # fmt: skip
+
+
+def test_what_was_dropped_and_is_asked_for_again_is_what_it_was(tmp_path: Path) -> None:
+    def asked(steps: int, *ema: float) -> tuple[Sweep, list[Trial]]:
+        sweep = understand({"base": {"steps": steps}, "grid": {"ema": list(ema)}}, "study.toml")
+        return sweep, sweep.trials()
+
+    write_plan(tmp_path, *asked(20, 0.0, 0.9, 0.95))
+    write_record(tmp_path, "ema-0.9-seed0", TrialRecord(state="done", accuracy=0.5))
+    # More than once it is not asked for; and what was never begun is forgotten.
+    for ema in (0.5, 0.6):
+        write_plan(tmp_path, *asked(20, ema))
+        assert [v.name for v in look(tmp_path).trials] == [f"ema-{ema}-seed0"]
+    with pytest.raises(ConfigError, match=r"'ema-0.9-seed0'.* its steps is 20, and 40 is asked for"):
+        write_plan(tmp_path, *asked(40, 0.0, 0.9))
+    write_plan(tmp_path, *asked(40, 0.0, 0.95))
+    write_plan(tmp_path, *asked(20, 0.9))
+    assert [(v.name, v.accuracy) for v in look(tmp_path).trials] == [("ema-0.9-seed0", 0.5)]
+
+
+def test_a_lock_that_is_a_link_to_somebodys_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("Dear Ann,")
+    (tmp_path / LOCK).symlink_to(tmp_path / "letter")
+    assert taken(tmp_path / LOCK) is None
+    assert (tmp_path / "letter").read_text() == "Dear Ann,"
+    (tmp_path / LOCK).unlink()
+    assert taken(tmp_path / LOCK) is None
+    seat = Seat(tmp_path / LOCK)
+    assert seat.take()
+    assert taken(tmp_path / LOCK) is True
+    seat.leave()
+    assert taken(tmp_path / LOCK) is False
+
+
+class NoCrew:
+    """Nobody, of whom nothing is asked."""
+
+    with_ray, slots, pause, machines = False, 1, 0.0, 1
+
+    def hand(self, task: Task) -> None: ...
+    def ended(self, seconds: float) -> list[Outcome]:
+        return []
+
+    def let_go(self) -> None: ...
+    def trouble(self) -> str:
+        return ""
+
+    def close(self) -> None: ...
+
+
+def test_what_a_killed_command_left_under_way_is_not_shown_as_running(tmp_path: Path) -> None:
+    sweep, trials = planned(tmp_path)
+    write_record(tmp_path, trials[0].name, TrialRecord(state="running", step=9, of=100, steps_per_second=7.0))
+    with Live() as live:
+        Runner(sweep, trials, tmp_path, NoCrew(), live).begin()
+    record = read_record(tmp_path, trials[0].name)
+    assert (record.state, record.step, record.steps_per_second) == ("cut", 9, 0.0)
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_end_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, trials = planned(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise WriteError("The disk is full.")
+
+    with Live() as live:
+        runner = Runner(sweep, trials, tmp_path, NoCrew(), live)
+        runner.begin()
+        with monkeypatch.context() as m:
+            m.setattr("ssl_lab.sweep.command.write_record", full)
+            m.setattr("ssl_lab.sweep.command.write_runner", full)
+            runner.lost(trials[1].name, "It was lost.")
+            runner.failed(trials[0].name, "It broke.")
+            runner.look()
+        # It is said when there is room again.
+        runner.look()
+    record = read_record(tmp_path, trials[0].name)
+    assert (record.state, record.error) == ("failed", "It broke.")
 
 
 def test_tables_of_a_study(tmp_path: Path) -> None:
@@ -507,7 +590,6 @@ def test_a_study_that_is_asked_to_stop_goes_on_where_it_was(tmp_path: Path, caps
 
 def test_a_process_that_is_lost_again_and_again_is_given_up(tmp_path: Path) -> None:
     from ssl_lab.sweep.local import LocalCrew
-    from ssl_lab.sweep.work import Task, work_off
 
     failed: dict[str, str] = {}
     lost: list[str] = []
@@ -528,6 +610,90 @@ def test_a_process_that_is_lost_again_and_again_is_given_up(tmp_path: Path) -> N
     )
     assert failed["raises"].startswith("TypeError: ")
     assert not (tmp_path / "flag").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_that_another_machine_may_be_writing_is_not_opened(tmp_path: Path) -> None:
+    """It waits; and when it is asked to stop meanwhile it did not fail, and the next one waits too."""
+    (trial,) = understand({"base": {"steps": 5, "width": 4, "device": "cpu"}}, "x.toml").trials()
+    heard = time.time()
+    write_record(tmp_path, trial.name, TrialRecord(state="running", step=3, of=5, node="elsewhere (abc)", heard=heard))
+    flag = tmp_path / "flag"
+
+    def ask() -> None:
+        wait_for(lambda: read_record(tmp_path, trial.name).state in ("retrying", "failed", "done"))
+        flag.touch()
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    assert run_trial(trial, tmp_path, 1, flag) == ""
+    asker.join()
+    assert not (tmp_path / trial.name / "run.sqlite").exists()
+    record = read_record(tmp_path, trial.name)
+    assert (record.state, record.step, record.node, record.heard) == ("cut", 3, "elsewhere (abc)", heard)
+    # The same by the run's own word, where the record has none.
+    flag.unlink()
+    write_record(tmp_path, trial.name, TrialRecord())
+    with RunStore.create(trial.name, trial.config, tmp_path) as store:
+        store.set_status(state="running", pid=1, host="elsewhere")
+    asker = threading.Thread(target=ask)
+    asker.start()
+    assert run_trial(trial, tmp_path, 1, flag) == ""
+    asker.join()
+    assert read_record(tmp_path, trial.name).state == "cut"
+
+
+def test_what_is_lost_when_all_is_asked_to_stop_did_not_fail(tmp_path: Path) -> None:
+    """As by Ctrl-C, which reaches a worker that still loads."""
+    failed: dict[str, str] = {}
+    stop = threading.Event()
+
+    class Lossy(NoCrew):
+        def hand(self, task: Task) -> None:
+            self.name = task.name
+
+        def ended(self, seconds: float) -> list[Outcome]:
+            stop.set()
+            return [Outcome(self.name, "Its process was killed.", lost=True)]
+
+    work_off(
+        [Task("one", os.path.join, ("", ""))], Lossy(), flag=tmp_path / "flag", asked=stop.is_set, retries=0,
+        on_look=lambda: None, on_failure=failed.__setitem__,
+    )  # fmt: skip
+    assert failed == {}
+
+
+def test_ctrl_c_in_a_worker_ends_its_task_alone() -> None:
+    """It may reach a worker before that ignores it."""
+    from ssl_lab.sweep.local import LocalCrew
+
+    crew, future = LocalCrew(1), Future[str]()
+    future.set_exception(KeyboardInterrupt())
+    crew._busy[future] = "one", ProcessPoolExecutor(1)
+    (outcome,) = crew.ended(1.0)
+    assert (outcome.name, outcome.lost) == ("one", True)
+    crew.close()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_a_run_cost_says_its_precision(tmp_path: Path) -> None:
+    said = {}
+    for precision in ("float32", "float64"):
+        base = {"steps": 1, "width": 4, "device": "cpu", "probe_epochs": 0, "precision": precision}
+        (trial,) = understand({"base": base}, f"{precision}.toml").trials()
+        assert run_trial(trial, tmp_path, 1, tmp_path / "flag") == ""
+        with open_run(trial.name, tmp_path) as store:
+            said[precision] = store.meta(COST)["precision"]
+    assert said == {"float32": "fp32", "float64": "fp64"}
+
+
+def test_where_the_images_lie_may_change(tmp_path: Path) -> None:
+    (trial,) = understand({"base": {"steps": 5}}, "x.toml").trials()
+    with RunStore.create(trial.name, trial.config, tmp_path) as store:
+        moved = trial.config.model_copy(update={"data_dir": "/elsewhere"})
+        check_setup(trial.name, moved, store, tmp_path)
+        with pytest.raises(ConfigError, match="width"):
+            check_setup(trial.name, moved.model_copy(update={"width": 5}), store, tmp_path)
 
 
 # ---------------------------------------------------------------- on a Ray cluster
