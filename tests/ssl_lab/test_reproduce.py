@@ -253,7 +253,7 @@ def test_a_study_that_is_cut_goes_on_to_the_same_numbers(tmp_path: Path) -> None
 
 
 def test_a_study_is_worked_on_by_one_and_lets_go_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["reproduce", "figure3", "--dataset", "digits", "--scale", "lesson", "--seeds", "1", "--epochs", "100"]
+    words = ["reproduce", "figure3", "--dataset", "digits", "--scale", "lesson", "--seeds", "1", "--epochs", "200"]
     words += ["--workers", "1", "--device", "cpu", "--out", str(tmp_path)]
     seat = Seat(tmp_path / LOCK)
     assert seat.take()
