@@ -13,11 +13,11 @@ import pytest
 HERE = Path(__file__).parent
 
 DRIVEN = (
-    "browser/", "trust/", "test_words.py", "lab/test_bench.py", "lab/test_culling.py", "lab/test_family.py",
-    "lab/test_pool.py", "lab/test_reproduction.py", "lab/test_sweeping.py", "ssl_lab/test_cli.py",
-    "ssl_lab/test_distributed.py", "ssl_lab/test_engine.py", "ssl_lab/test_reproduce.py", "ssl_lab/test_sweep.py",
+    "browser/", "lab/", "trust/", "test_words.py", "ssl_lab/test_cli.py", "ssl_lab/test_distributed.py",
+    "ssl_lab/test_engine.py", "ssl_lab/test_reproduce.py", "ssl_lab/test_stage.py", "ssl_lab/test_sweep.py",
 )  # fmt: skip
-"""Tests that drive real browsers, servers and processes: on a machine that does much else one may come too late."""
+"""Tests that drive real browsers, servers, processes, and pages that a thread of their own writes: on a machine that
+does much else one may come too late."""
 
 WORKERS = "SSL_LAB_TEST_WORKERS"
 """How many processes run the tests, where pytest-xdist is installed; one unless it is said."""

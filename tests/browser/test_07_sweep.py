@@ -151,6 +151,7 @@ def test_a_sweep_is_started_here_fails_in_part_and_is_looked_at(served: Server, 
     values = [100 * (seen[f"ema-0.5-seed{seed}"].accuracy or 0.0) for seed in (0, 1)]
     assert mean == f"{sum(values) / 2:.2f}"
     assert f"ema-0.5: {sum(values) / 2:.1f}" in view.locator(".ssl-sweeps .bqplot").first.inner_text()
+    eventually((folder / "results.csv").is_file, "the table", 60)
     assert (folder / "results.csv").read_text().startswith("name,label,seed,state")
     axe(page)
     assert sideways(page) == 0

@@ -464,9 +464,10 @@ def test_numbers_wait_for_their_bet(open_page: Open) -> None:
     assert "85.21" not in page.table.value
     tell(page.bets[0].choice, index=0)
     wait_for(lambda: "Your bet holds" in page.bets[0].verdict.value, 10)
-    assert page.charts[1].printed.y[place] == pytest.approx(84.7, abs=1e-4)
-    assert "85.21 ± 0.23" in page.table.value
-    assert page.bets[0].choice.disabled
+    # What is on the page is written one after the other.
+    wait_for(lambda: page.charts[1].printed.y[place] == pytest.approx(84.7, abs=1e-4), 10)
+    wait_for(lambda: "85.21 ± 0.23" in page.table.value, 10)
+    wait_for(lambda: page.bets[0].choice.disabled, 10)
     # The others still wait, and the first word counts.
     assert page.bets[1].verdict.value == ""
     tell(page.bets[0].choice, index=1)
@@ -474,7 +475,7 @@ def test_numbers_wait_for_their_bet(open_page: Open) -> None:
     assert "Your bet holds" in page.bets[0].verdict.value
     page.reveal.click()
     wait_for(lambda: all(box.verdict.value for box in page.bets), 10)
-    assert "bet first" not in page.table.value
+    wait_for(lambda: "bet first" not in page.table.value, 10)
 
 
 def test_a_page_sets_what_is_a_person_s_to_set(open_page: Open) -> None:

@@ -109,10 +109,11 @@ def test_the_page_says_that_nobody_answers(open_bench: Open, tmp_path: Path) -> 
         wait_for(lambda: "ssl-running'>running" in bench.headline.value)
         clock.now = 60.0
         wait_for(lambda: "ssl-failed'>not answering for 60 s" in bench.headline.value)
-        assert "does not answer. Nothing recorded is lost" in bench.banner.value
+        # Headline and banner are written one after the other.
+        wait_for(lambda: "does not answer. Nothing recorded is lost" in bench.banner.value)
         store.set_status(state="paused")
         wait_for(lambda: "ssl-paused'>paused" in bench.headline.value)
-        assert "does not answer" not in bench.banner.value
+        wait_for(lambda: "does not answer" not in bench.banner.value)
 
 
 def test_a_results_folder_that_vanishes_does_not_end_the_page(open_bench: Open, tmp_path: Path) -> None:
